@@ -1,0 +1,2 @@
+//! One binary: argv in, exit code out.
+fn main() {}

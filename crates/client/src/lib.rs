@@ -1,0 +1,1 @@
+//! An NBD client: RemoteDisk is a Disk, with a blocking face over it.

@@ -1,0 +1,1 @@
+//! The one abstraction: Disk, Backend, Data, Io, Error, and the shapes of filters.

@@ -1,0 +1,1 @@
+//! Layers: they wrap disks.

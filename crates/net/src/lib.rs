@@ -1,0 +1,1 @@
+//! Sockets: listening, connecting, sending and receiving.

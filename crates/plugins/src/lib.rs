@@ -1,0 +1,1 @@
+//! Data sources: they make disks.

@@ -1,0 +1,1 @@
+//! NBD as bytes and pure state machines: no I/O, no async.

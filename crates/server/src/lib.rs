@@ -1,0 +1,1 @@
+//! Serves one Backend over NBD, whatever it is.

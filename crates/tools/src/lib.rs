@@ -1,0 +1,1 @@
+//! copy, info and the other tools.
