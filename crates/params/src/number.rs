@@ -1,0 +1,93 @@
+//! Whole numbers: decimal, hexadecimal (`0x1f`) or octal (`017`).
+
+use crate::{Kind, Value, Wrong};
+
+/// What C's `isspace` accepts before a number.
+pub(crate) fn is_c_space(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
+}
+
+/// Sign and magnitude; the type's own range is the caller's to check.
+fn parse(text: &str) -> Result<i128, Wrong> {
+    const SHAPE: &str = "not a whole number such as 10, 0xa or 012";
+    let trimmed = text.trim_start_matches(is_c_space);
+    let (negative, magnitude) = match trimmed.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, trimmed.strip_prefix('+').unwrap_or(trimmed)),
+    };
+    let (digits, radix) = match magnitude.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&magnitude[2..], 16),
+        [b'0', _, ..] => (&magnitude[1..], 8),
+        _ => (magnitude, 10),
+    };
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(SHAPE.into());
+    }
+    // Digits without end are a number all the same, just too large a one.
+    let value = i128::from_str_radix(digits, radix).unwrap_or(i128::MAX);
+    Ok(if negative { -value } else { value })
+}
+
+macro_rules! whole_numbers {
+    ($($ty:ty),*) => {$(
+        impl Value for $ty {
+            const KIND: Kind = Kind::Int { min: <$ty>::MIN as i128, max: <$ty>::MAX as i128 };
+
+            fn from_text(text: &str) -> Result<$ty, Wrong> {
+                <$ty>::try_from(parse(text)?)
+                    .map_err(|_| Wrong(format!("not between {} and {}", <$ty>::MIN, <$ty>::MAX)))
+            }
+        }
+    )*};
+}
+
+whole_numbers!(u8, u16, u32, u64, i8, i16, i32, i64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_decimal_hexadecimal_or_octal() {
+        for (text, value) in
+            [("1", 1), ("010", 8), ("0x1f", 31), ("0X1F", 31), ("+1", 1), (" 1", 1), ("0", 0), ("-0", 0)]
+        {
+            assert_eq!(u32::from_text(text), Ok(value), "{text}");
+        }
+        assert_eq!(i8::from_text("-0x80"), Ok(-128));
+    }
+
+    #[test]
+    fn other_texts_are_not_numbers() {
+        for text in ["", "x", "0x", "08", "0b11", "0o7", "1k", "1 ", "1.0", "+-1", "0x-1", "é"] {
+            assert_eq!(
+                u32::from_text(text),
+                Err("not a whole number such as 10, 0xa or 012".into()),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_outside_its_type_names_the_range() {
+        assert_eq!(u32::from_text("4294967296"), Err("not between 0 and 4294967295".into()));
+        assert_eq!(u32::from_text("-1"), Err("not between 0 and 4294967295".into()));
+        assert_eq!(u64::from_text(&"9".repeat(60)), Err("not between 0 and 18446744073709551615".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_reads_back_in_each_base(n in any::<i64>()) {
+            let (sign, size) = (if n < 0 { "-" } else { "" }, n.unsigned_abs());
+            prop_assert_eq!(i64::from_text(&format!("{n}")), Ok(n));
+            prop_assert_eq!(i64::from_text(&format!("{sign}{size:#x}")), Ok(n));
+            prop_assert_eq!(i64::from_text(&format!("{sign}0{size:o}")), Ok(n));
+        }
+
+        #[test]
+        fn no_text_makes_parsing_panic(text in ".*") {
+            let _ = (u8::from_text(&text), i64::from_text(&text), u64::from_text(&text));
+        }
+    }
+}
