@@ -1,1 +1,22 @@
-//! Sockets: listening, connecting, sending and receiving.
+//! Sockets: listening, connecting, sending and receiving, for both ends of NBD.
+//!
+//! Everything here is synchronous and takes `&self`, so that one thread may receive while another sends.
+//! A [`Stream`] never changes its descriptor to non-blocking mode: each call says by [`Wait`] whether it may
+//! sleep. All descriptors are close-on-exec.
+
+#![deny(unsafe_code)]
+
+mod activation;
+mod address;
+mod connect;
+mod listener;
+#[allow(unsafe_code)]
+mod raw;
+mod stream;
+
+pub use activation::{Child, listen_fds, socket_activation};
+pub use address::{Address, Peer};
+pub use connect::connect;
+pub use listener::{Family, Listener, Stop, accept_any};
+pub use raw::RawIoVec;
+pub use stream::{How, Stream, Wait};
