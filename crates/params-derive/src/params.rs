@@ -146,6 +146,7 @@ fn table_row(field: &Field, declared: &Declared) -> TokenStream {
             kind: <#ty as ::params::Field>::KIND,
             required: <#ty as ::params::Field>::REQUIRED && #default.is_none(),
             repeatable: <#ty as ::params::Field>::REPEATABLE,
+            accepts: <#ty as ::params::Field>::accepts,
         }
     }
 }

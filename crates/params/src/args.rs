@@ -1,6 +1,6 @@
 //! The arguments of a stack: an ordered list of `key=value`, handed down from component to component.
 
-use crate::{Param, ParamError, table};
+use crate::{Param, ParamError, nearest_key};
 use std::fmt;
 
 /// One `key=value` as it stood on the command line.
@@ -40,9 +40,8 @@ impl Args {
     /// Arguments as a user typed them after the plugin's name.
     ///
     /// `key=value` with a plain key (a letter, then letters, digits, `.`, `_`, `-`) stands for itself.
-    /// Anything else is *bare* and belongs to the plugin's magic key. A plugin without one takes a bare
-    /// first argument as `script=`, the rule for plugins in scripting languages; other bare arguments
-    /// are errors.
+    /// Anything else is *bare* and belongs to the plugin's magic key, of which filters have none; an error
+    /// when the plugin has none either.
     pub fn from_cli<S: AsRef<str>>(typed: &[S], magic: Option<&str>) -> Result<Args, ParamError> {
         let mut args = Args::default();
         for (position, text) in typed.iter().map(AsRef::as_ref).enumerate() {
@@ -50,7 +49,6 @@ impl Args {
                 Some((key, value)) if is_plain_key(key) => (key, value),
                 _ => match magic {
                     Some(magic) => (magic, text),
-                    None if position == 0 => ("script", text),
                     None => return Err(ParamError::Bare { text: text.to_owned() }),
                 },
             };
@@ -93,7 +91,7 @@ impl Args {
     /// with its table, and a mistyped key is answered with the nearest key of any of them.
     pub fn finish(&self, stack: &[(&str, &[Param])]) -> Result<(), ParamError> {
         let Some(arg) = self.list.first() else { return Ok(()) };
-        Err(ParamError::Unknown { key: arg.key.clone(), near: table::nearest_key(&arg.key, stack) })
+        Err(ParamError::Unknown { key: arg.key.clone(), near: nearest_key(&arg.key, stack) })
     }
 }
 
@@ -136,12 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_magic_key_a_bare_first_argument_is_the_script() {
-        assert_eq!(typed(&["foo.py", "x=1"], None), [pair("script", "foo.py"), pair("x", "1")]);
-    }
-
-    #[test]
-    fn without_a_magic_key_a_later_bare_argument_is_an_error() {
+    fn without_a_magic_key_a_bare_argument_is_an_error() {
         let error = Args::from_cli(&["x=1", "oops"], None).unwrap_err();
         assert_eq!(error.to_string(), "oops: expected key=value, and this plugin takes no bare argument");
     }

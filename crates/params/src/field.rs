@@ -1,6 +1,6 @@
 //! What a field's type says about how often its parameter is given.
 
-use crate::{Arg, Args, Kind, Param, ParamError, Value};
+use crate::{Arg, Args, Kind, Param, ParamError, Value, Wrong};
 
 /// A field of a `Params` struct: `T`, `Option<T>` or `Vec<T>` of a [`Value`].
 pub trait Field: Sized {
@@ -11,6 +11,9 @@ pub trait Field: Sized {
     /// Whether each value counts, not just the last.
     const REPEATABLE: bool;
 
+    /// Whether `text` is one value of the parameter: for checks that have only the table.
+    fn accepts(text: &str) -> Result<(), Wrong>;
+
     /// Takes all values of `param` out of `args`.
     fn take(args: &mut Args, param: &Param) -> Result<Self, ParamError>;
 }
@@ -19,6 +22,10 @@ impl<T: Value> Field for T {
     const KIND: Kind = T::KIND;
     const REQUIRED: bool = true;
     const REPEATABLE: bool = false;
+
+    fn accepts(text: &str) -> Result<(), Wrong> {
+        T::from_text(text).map(drop)
+    }
 
     fn take(args: &mut Args, param: &Param) -> Result<T, ParamError> {
         last(args, param)?.ok_or_else(|| ParamError::missing(param.key))
@@ -30,6 +37,10 @@ impl<T: Value> Field for Option<T> {
     const REQUIRED: bool = false;
     const REPEATABLE: bool = false;
 
+    fn accepts(text: &str) -> Result<(), Wrong> {
+        T::from_text(text).map(drop)
+    }
+
     fn take(args: &mut Args, param: &Param) -> Result<Option<T>, ParamError> {
         last(args, param)
     }
@@ -39,6 +50,10 @@ impl<T: Value> Field for Vec<T> {
     const KIND: Kind = T::KIND;
     const REQUIRED: bool = false;
     const REPEATABLE: bool = true;
+
+    fn accepts(text: &str) -> Result<(), Wrong> {
+        T::from_text(text).map(drop)
+    }
 
     fn take(args: &mut Args, param: &Param) -> Result<Vec<T>, ParamError> {
         let given: Vec<T> = args.take(param).iter().map(parsed).collect::<Result<_, _>>()?;
@@ -84,11 +99,11 @@ pub struct Placed<T> {
 impl<T: Value> Value for Placed<T> {
     const KIND: Kind = T::KIND;
 
-    fn from_text(text: &str) -> Result<Self, crate::Wrong> {
+    fn from_text(text: &str) -> Result<Self, Wrong> {
         T::from_text(text).map(|value| Placed { value, place: 0 })
     }
 
-    fn from_arg(arg: &Arg) -> Result<Self, crate::Wrong> {
+    fn from_arg(arg: &Arg) -> Result<Self, Wrong> {
         T::from_arg(arg).map(|value| Placed { value, place: arg.position + 1 })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A plugin or filter declares its parameters as a struct; the derive emits a table ([`Params::PARAMS`])
 //! and a parser. Parsing, `--help`, `--dump-plugin`, the PARAMETERS section of the manual and shell
-//! completion are plain functions over that table ([`table`]). This is the lowest crate of the house: it
+//! completion are plain functions over that table ([`help`]). This is the lowest crate of the house: it
 //! knows nothing about disks.
 //!
 //! ```
@@ -26,7 +26,7 @@
 //! # assert!(file.file.is_absolute());
 //! # Ok::<(), params::ParamError>(())
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // allowed in `inherited` alone
 
 // The derive writes `::params::...`, which must resolve in this crate's own tests too.
 extern crate self as params;
@@ -36,6 +36,10 @@ mod choice;
 mod delay;
 mod error;
 mod field;
+pub mod help;
+#[allow(unsafe_code, reason = "a descriptor's number becomes a descriptor")]
+mod inherited;
+mod nearest;
 mod number;
 mod probability;
 mod secret;
@@ -48,6 +52,7 @@ pub use choice::{Choice, parse_choice};
 pub use delay::Delay;
 pub use error::{ParamError, Wrong};
 pub use field::{Field, Placed};
+pub use nearest::nearest_key;
 pub use params_derive::{Choice, Params};
 pub use probability::Probability;
 pub use secret::Secret;

@@ -1,4 +1,7 @@
-//! The parameter table and its readers: help, manual rows, completion, listings and suggestions.
+//! The parameter table: what the derive emits, and what is true of every such table. Its readers stand in
+//! [`help`](crate::help) and [`nearest`](crate::nearest_key).
+
+use crate::Wrong;
 
 /// What a parameter's value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Kind {
 }
 
 /// One row of a component's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Param {
     /// The key, as typed before `=`.
     pub key: &'static str,
@@ -53,9 +56,27 @@ pub struct Param {
     pub required: bool,
     /// Whether each value counts, not just the last.
     pub repeatable: bool,
+    /// Whether a text is one of its values. (For [`Kind::Secret`] this may read files.)
+    pub accepts: fn(&str) -> Result<(), Wrong>,
 }
 
 impl Param {
+    /// The word for the value in help and manuals: `SIZE`, or `none|emulate` for a choice.
+    pub fn value_word(&self) -> String {
+        match (self.placeholder, self.kind) {
+            (Some(word), _) | (None, Kind::Other(word)) => word.to_owned(),
+            (None, Kind::OneOf(words)) => words.join("|"),
+            (None, Kind::Text) => "TEXT".to_owned(),
+            (None, Kind::Path) => "FILE".to_owned(),
+            (None, Kind::Size) => "SIZE".to_owned(),
+            (None, Kind::Bool) => "on|off".to_owned(),
+            (None, Kind::Int { .. }) => "N".to_owned(),
+            (None, Kind::Delay) => "SECONDS|NNms".to_owned(),
+            (None, Kind::Probability) => "PROBABILITY".to_owned(),
+            (None, Kind::Secret) => "PASSWORD".to_owned(),
+        }
+    }
+
     /// Whether `key` is this parameter's key or an alias of it.
     pub fn is_called(&self, key: &str) -> bool {
         self.key == key || self.aliases.contains(&key)
@@ -87,6 +108,7 @@ pub const fn join<const N: usize>(slices: &[&[Param]]) -> [Param; N] {
         kind: Kind::Text,
         required: false,
         repeatable: false,
+        accepts: |_| Ok(()),
     };
     let mut table = [BLANK; N];
     let (mut at, mut i) = (0, 0);
@@ -101,37 +123,61 @@ pub const fn join<const N: usize>(slices: &[&[Param]]) -> [Param; N] {
     table
 }
 
-/// The declared key that is most like `key`, with the component that declares it, if any is near.
-pub fn nearest_key(key: &str, stack: &[(&str, &[Param])]) -> Option<(String, String)> {
-    let rows =
-        stack.iter().flat_map(|(component, params)| params.iter().map(move |param| (component, param)));
-    let keys = rows.filter(|(_, param)| !param.hidden).flat_map(|(component, param)| {
-        std::iter::once(param.key).chain(param.aliases.iter().copied()).map(move |key| (key, component))
-    });
-    // A third of the key may be mistyped: "siez" is size, "xyz" is nothing.
-    let far = key.chars().count().div_ceil(3).max(1);
-    keys.map(|(near, component)| (distance(key, near), near, component))
-        .filter(|(distance, ..)| *distance <= far)
-        .min_by_key(|(distance, ..)| *distance)
-        .map(|(_, near, component)| (near.to_owned(), (*component).to_string()))
+/// What is wrong with a table, as sentences: keys that exist twice, more than one magic key, defaults that are
+/// no value of their type. A test over all components expects none.
+pub fn problems(params: &[Param]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (i, param) in params.iter().enumerate() {
+        for key in std::iter::once(&param.key).chain(param.aliases) {
+            if params[i + 1..].iter().any(|other| other.is_called(key)) {
+                found.push(format!("{key} is declared twice"));
+            }
+        }
+        if let Some(Err(wrong)) = param.default.map(param.accepts) {
+            found.push(format!("the default of {} is {}", param.key, wrong.0));
+        }
+        if param.help.is_empty() && !param.hidden {
+            found.push(format!("{} has no help", param.key));
+        }
+    }
+    if params.iter().filter(|param| param.magic).count() > 1 {
+        found.push("more than one parameter is magic".to_owned());
+    }
+    found
 }
 
-/// How many letters to insert, remove, replace or swap with their neighbour to get from `a` to `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replace = above[j - 1] + usize::from(!a[i - 1].eq_ignore_ascii_case(&b[j - 1]));
-            let mut best = replace.min(above[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(before[j - 2] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut above, row);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Params, Size};
+
+    #[derive(Params)]
+    #[expect(dead_code, reason = "only the table matters")]
+    struct Broken {
+        /// One.
+        #[param(default = "9Q", alias = "two", magic)]
+        one: Size,
+        two: Size,
+        #[param(flatten)]
+        more: More,
     }
-    above[b.len()]
+
+    #[derive(Params)]
+    #[expect(dead_code, reason = "only the table matters")]
+    struct More {
+        /// Three.
+        #[param(magic)]
+        three: Option<bool>,
+    }
+
+    #[test]
+    fn a_broken_table_is_told_all_it_has_wrong() {
+        let expected = [
+            "two is declared twice",
+            "the default of one is not a size such as 512, 64K or 1M",
+            "two has no help",
+            "more than one parameter is magic",
+        ];
+        assert_eq!(problems(Broken::PARAMS), expected);
+    }
 }
