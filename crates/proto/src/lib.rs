@@ -1,7 +1,8 @@
 //! NBD as bytes and pure state machines: no I/O, no async.
 //!
 //! Both ends of a connection share this crate. The codec turns headers into bytes and back ([`command`], [`reply`],
-//! [`option`]); payload never enters it.
+//! [`option`]); payload never enters it. The [`handshake`] machines are fed bytes and give events and bytes
+//! out, so that a whole negotiation can run in memory.
 //!
 //! Words and numbers are those of the NBD specification, `doc/proto.md`, and of its branch `extension-ext-header`.
 //! All integers on the wire are big-endian.
@@ -13,6 +14,7 @@ mod error;
 pub mod command;
 pub mod errno;
 pub mod flags;
+pub mod handshake;
 pub mod limits;
 pub mod meta_context;
 pub mod option;

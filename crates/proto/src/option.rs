@@ -5,6 +5,7 @@ mod info;
 mod reply;
 
 pub use data::{InfoRequest, MetaContextRequest, OptionHeader};
+pub(crate) use data::{decode_export_name, put_option};
 pub use info::{BlockSizes, Info, InfoType, Infos};
 pub use reply::{ExportEntry, OptionReply, OptionReplyHeader, Refusal};
 
