@@ -1,0 +1,216 @@
+//! Memory that disks own and lend: the store of a RAM disk, a mapped file, the page of a cache.
+//!
+//! Requests of several clients may touch the same bytes at the same time, as on any disk; what a reader then sees
+//! may be torn, but nothing worse. Therefore these bytes are only ever copied by raw pointers (or by the kernel),
+//! never seen as a Rust reference.
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::{io, ptr::NonNull, sync::Arc};
+
+/// Zero-filled memory that many threads may read and write.
+///
+/// Memory is taken from the system when it is first written, so that a large region costs what was written to it.
+pub struct SharedMemory {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: all access is by raw copies within bounds; races tear bytes, as documented, and nothing else.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Reserves `len` bytes (not 0) of address space.
+    ///
+    /// # Errors
+    /// When the address space has no such room.
+    pub fn new(len: usize) -> io::Result<Arc<Self>> {
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(SharedMemory { base, len }))
+    }
+
+    /// Size in bytes.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    fn at(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "outside the shared memory");
+        // SAFETY: within the mapping, as just checked.
+        unsafe { self.base.as_ptr().add(at) }
+    }
+
+    /// Copies bytes out.
+    #[inline]
+    pub fn read(&self, at: usize, into: &mut [u8]) {
+        // SAFETY: both sides are valid for the length, and cannot overlap: `into` is exclusive.
+        unsafe { std::ptr::copy_nonoverlapping(self.at(at, into.len()), into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies bytes in.
+    #[inline]
+    pub fn write(&self, at: usize, from: &[u8]) {
+        // SAFETY: both sides are valid for the length; a Rust slice never lies in shared memory.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.at(at, from.len()), from.len()) }
+    }
+
+    /// Sets bytes to zero.
+    pub fn clear(&self, at: usize, len: usize) {
+        // SAFETY: within the mapping.
+        unsafe { std::ptr::write_bytes(self.at(at, len), 0, len) }
+    }
+
+    /// Whether all these bytes are zero.
+    pub fn is_zero(&self, at: usize, len: usize) -> bool {
+        let mut scratch = [0u8; 1024];
+        (0..len).step_by(scratch.len()).all(|done| {
+            let part = &mut scratch[..(len - done).min(1024)];
+            self.read(at + done, part);
+            crate::data::is_zero(part)
+        })
+    }
+
+    /// Gives whole pages back to the system; they read as zeroes afterwards. `at` and `len` in whole pages.
+    ///
+    /// # Errors
+    /// As madvise(2) reports them.
+    pub fn discard(&self, at: usize, len: usize) -> io::Result<()> {
+        // SAFETY: within the mapping; dropping anonymous pages makes them zero, nothing else.
+        unsafe { madvise(self.at(at, len).cast(), len, Advice::LinuxDontNeed) }?;
+        Ok(())
+    }
+
+    /// Asks for huge pages under this part. Only a wish; whatever the kernel answers is fine.
+    pub fn want_huge_pages(&self, at: usize, len: usize) {
+        // SAFETY: within the mapping; an advice changes no content.
+        let _ = unsafe { madvise(self.at(at, len).cast(), len, Advice::LinuxHugepage) };
+    }
+
+    /// Makes a huge page of 2 MiB of small ones now (Linux 6.1). Only a wish.
+    pub fn collapse(&self, at: usize, len: usize) {
+        // SAFETY: within the mapping; the content stays.
+        let _ = unsafe { libc::madvise(self.at(at, len).cast(), len, libc::MADV_COLLAPSE) };
+    }
+
+    /// Lends bytes to a reader: they are read when they are sent.
+    #[inline]
+    pub fn lend(self: &Arc<Self>, at: usize, len: usize) -> Lent {
+        Lent { at: self.at(at, len), len, owner: self.clone() }
+    }
+
+    /// Offers bytes to be received into.
+    #[inline]
+    pub fn place(self: &Arc<Self>, at: usize, len: usize) -> Place {
+        Place { at: self.at(at, len), len, owner: self.clone() }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; whoever was lent a part holds a reference to `self`.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Bytes that a disk lends to a reader.
+#[derive(Clone)]
+pub struct Lent {
+    at: *const u8,
+    len: usize,
+    owner: Arc<SharedMemory>,
+}
+
+// SAFETY: it is a reference into `SharedMemory`, which is `Send` and `Sync` itself.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
+
+impl Lent {
+    /// Where the bytes are, for the kernel to copy from. Valid while `self` lives; others may write to them.
+    #[inline]
+    pub fn as_raw(&self) -> (*const u8, usize) {
+        (self.at, self.len)
+    }
+
+    /// A part of it.
+    pub(crate) fn slice(&self, start: usize, len: usize) -> Lent {
+        assert!(start + len <= self.len);
+        // SAFETY: within what was lent.
+        Lent { at: unsafe { self.at.add(start) }, len, owner: self.owner.clone() }
+    }
+
+    /// Copies all of it out.
+    #[inline]
+    pub(crate) fn copy_to(&self, into: &mut [u8]) {
+        assert_eq!(into.len(), self.len);
+        // SAFETY: valid while `owner` lives; `into` is exclusive and so elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(self.at, into.as_mut_ptr(), self.len) }
+    }
+}
+
+/// Bytes of a disk into which the payload of a write may be received directly.
+pub struct Place {
+    at: *mut u8,
+    len: usize,
+    #[allow(dead_code)] // held so that the memory stays
+    owner: Arc<SharedMemory>,
+}
+
+// SAFETY: it is a reference into `SharedMemory`, which is `Send` and `Sync` itself.
+unsafe impl Send for Place {}
+
+impl Place {
+    /// Where the bytes go. Valid for writes while `self` lives; others may read and write them too.
+    #[inline]
+    pub fn as_raw(&self) -> (*mut u8, usize) {
+        (self.at, self.len)
+    }
+
+    /// Copies the first bytes in, when a part of the payload came with its header.
+    pub fn copy_from(&self, start: usize, from: &[u8]) {
+        assert!(start + from.len() <= self.len);
+        // SAFETY: within the place; a Rust slice never lies in shared memory.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.at.add(start), from.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_discarded_pages_are_zero() {
+        let m = SharedMemory::new(1 << 20).unwrap();
+        m.write(4096, b"hello");
+        let mut out = [0; 5];
+        m.read(4096, &mut out);
+        assert_eq!(&out, b"hello");
+        assert!(!m.is_zero(0, 8192) && m.is_zero(0, 4096));
+        let lent = m.lend(4096, 5);
+        m.discard(4096, 4096).unwrap();
+        lent.copy_to(&mut out);
+        assert_eq!(out, [0; 5]);
+    }
+
+    #[test]
+    fn lent_memory_outlives_its_disk() {
+        let m = SharedMemory::new(4096).unwrap();
+        m.place(0, 3).copy_from(0, b"abc");
+        let lent = m.lend(0, 3);
+        drop(m);
+        let mut out = [0; 3];
+        lent.copy_to(&mut out);
+        assert_eq!(&out, b"abc");
+    }
+}
