@@ -312,3 +312,6 @@ impl BlockStatusPayload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,3 +117,6 @@ impl Buffers {
         rest
     }
 }
+
+#[cfg(test)]
+mod tests;

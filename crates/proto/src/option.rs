@@ -138,3 +138,6 @@ impl ReplyType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

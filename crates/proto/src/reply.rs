@@ -125,3 +125,6 @@ bits! {
         DONE = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -640,3 +640,6 @@ impl ClientHandshake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -605,3 +605,6 @@ impl ServerHandshake {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
