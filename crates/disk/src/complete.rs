@@ -12,25 +12,48 @@ use std::sync::Arc;
 const WRITE_AT_ONCE: u64 = 32 << 20;
 
 /// The backend of a plugin, with its disks completed.
-pub struct Complete<B>(B);
+pub struct Complete<B: ?Sized>(Arc<B>);
 
 impl<B: Backend> Complete<B> {
     /// Completes the disks of `plugin`.
     pub fn new(plugin: B) -> Self {
-        Complete(plugin)
+        Complete(Arc::new(plugin))
     }
 }
 
-impl<B: Backend> Backend for Complete<B> {
+impl<B: Backend + ?Sized> Backend for Complete<B> {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         self.0.open(client).map(|disk| Ok(complete(disk)))
     }
     fn exports<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Vec<Export>> {
         self.0.exports(client)
     }
-    fn next(&self) -> Option<&dyn Backend> {
-        Some(&self.0)
+    fn thread_model(&self) -> crate::ThreadModel {
+        self.0.thread_model()
     }
+    fn default_export<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Option<String>> {
+        self.0.default_export(client)
+    }
+    fn get_ready(&self) -> crate::Result<()> {
+        self.0.get_ready()
+    }
+    fn after_fork(&self) -> crate::Result<()> {
+        self.0.after_fork()
+    }
+    fn preconnect<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, ()> {
+        self.0.preconnect(client)
+    }
+    fn disconnected(&self, connection: u64) {
+        self.0.disconnected(connection);
+    }
+    fn finish(&self) {
+        self.0.finish();
+    }
+}
+
+/// The backend with its disks completed, as the registry does for plugins.
+pub fn backend(plugin: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    Arc::new(Complete(plugin))
 }
 
 /// `disk` itself where nothing is missing, else a layer that adds zeroing and FUA.

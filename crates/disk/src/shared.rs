@@ -13,7 +13,13 @@ use std::{io, ptr::NonNull, sync::Arc};
 pub struct SharedMemory {
     base: NonNull<u8>,
     len: usize,
+    /// The mapping, of which `len` bytes from `base` on are used.
+    start: NonNull<u8>,
+    reserved: usize,
 }
+
+/// On x86-64 and most others; elsewhere alignment is the only thing lost.
+const HUGE_PAGE: usize = 2 << 20;
 
 // SAFETY: all access is by raw copies within bounds; races tear bytes, as documented, and nothing else.
 unsafe impl Send for SharedMemory {}
@@ -26,17 +32,23 @@ impl SharedMemory {
     /// # Errors
     /// When the address space has no such room.
     pub fn new(len: usize) -> io::Result<Arc<Self>> {
+        // Room for huge pages must begin at a multiple of their size; not every kernel sees to that.
+        let spare = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let reserved = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping, at an address of the kernel's choice.
-        let base = unsafe {
+        let start = unsafe {
             mmap_anonymous(
                 std::ptr::null_mut(),
-                len,
+                reserved,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
         }?;
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(SharedMemory { base, len }))
+        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let skip = if spare == 0 { 0 } else { start.as_ptr().align_offset(HUGE_PAGE) };
+        // SAFETY: `skip` is less than `spare`, so that `len` bytes remain behind it.
+        let base = unsafe { start.add(skip) };
+        Ok(Arc::new(SharedMemory { base, len, start, reserved }))
     }
 
     /// Size in bytes.
@@ -103,6 +115,16 @@ impl SharedMemory {
         let _ = unsafe { libc::madvise(self.at(at, len).cast(), len, libc::MADV_COLLAPSE) };
     }
 
+    /// Takes all of the memory now and keeps it from being swapped out.
+    ///
+    /// # Errors
+    /// As mlock(2) reports them: no permission, no memory.
+    pub fn lock(&self) -> io::Result<()> {
+        // SAFETY: within the mapping; locking changes no content.
+        unsafe { rustix::mm::mlock(self.base.as_ptr().cast(), self.len) }?;
+        Ok(())
+    }
+
     /// Lends bytes to a reader: they are read when they are sent.
     #[inline]
     pub fn lend(self: &Arc<Self>, at: usize, len: usize) -> Lent {
@@ -119,7 +141,7 @@ impl SharedMemory {
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`; whoever was lent a part holds a reference to `self`.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.reserved) };
     }
 }
 

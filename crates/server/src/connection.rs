@@ -1,0 +1,95 @@
+//! One connection from its first byte to its last, and the one clear line that the log gets when it goes wrong.
+
+use crate::{
+    negotiate::{Agreed, negotiate},
+    serve::Options,
+    transmit::{Broken, End, transmit},
+};
+use disk::{Backend, Client, Peer};
+use net::Stream;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+/// Serves one client. Nothing that happens here reaches other connections, not even a panic.
+pub(crate) fn serve(
+    stream: &Arc<Stream>,
+    backend: &dyn Backend,
+    options: &Options,
+    number: u64,
+    negotiated: &AtomicBool,
+) {
+    let client = Client {
+        connection: number,
+        export: "",
+        read_only: options.read_only,
+        tls: false,
+        peer: peer(stream),
+    };
+    let served = catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, negotiated)));
+    let log = &options.log;
+    match served {
+        Ok(Ok(())) => log.debug(&format!("connection {number}: closed")),
+        Ok(Err(why)) => log.error(&format!("connection {number}: {why}")),
+        Err(_) => log.error(&format!("connection {number}: closed because its handler panicked")),
+    }
+    let _ = stream.shutdown(net::How::Both);
+    if catch_unwind(AssertUnwindSafe(|| backend.disconnected(number))).is_err() {
+        log.error(&format!("connection {number}: the handler of its end panicked"));
+    }
+}
+
+fn converse(
+    stream: &Arc<Stream>,
+    backend: &dyn Backend,
+    options: &Options,
+    client: &Client<'_>,
+    negotiated: &AtomicBool,
+) -> Result<(), String> {
+    backend.preconnect(client).wait().map_err(|e| format!("refused: {e}"))?;
+    let agreed = match negotiate(stream, backend, options, client) {
+        Ok(Some(agreed)) => agreed,
+        Ok(None) => return Ok(()),
+        Err(Broken::Io(e)) => return Err(format!("handshake: {}", sentence(&e))),
+        Err(Broken::Short) => return Err("handshake: the client closed the connection".into()),
+        Err(Broken::Protocol(why)) => return Err(format!("handshake: {why}")),
+    };
+    negotiated.store(true, Relaxed);
+    let Agreed { negotiated, disk, facts, first } = agreed;
+    options.log.debug(&format!(
+        "connection {}: export {:?}, {} bytes, flags {}",
+        client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
+    ));
+    let ended = transmit(stream, &*disk, &facts, &negotiated, &first);
+    let closed = disk.close().wait();
+    match ended {
+        Ok(End::Disconnected | End::Closed) => closed.map_err(|e| format!("closing the disk: {e}")),
+        Err(Broken::Io(e)) => Err(sentence(&e)),
+        Err(Broken::Short) => Err("the client closed the connection in the middle of a request".into()),
+        Err(Broken::Protocol(why)) => Err(why),
+    }
+}
+
+fn sentence(e: &std::io::Error) -> String {
+    match e.kind() {
+        std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
+            "the client went away before it had its answers".into()
+        }
+        _ => disk::Error::from(std::io::Error::new(e.kind(), e.to_string())).to_string(),
+    }
+}
+
+fn peer(stream: &Stream) -> Peer {
+    match stream.peer() {
+        net::Peer::Tcp(address) => Peer::Ip(address),
+        net::Peer::Unix { pid, uid, gid } => {
+            Peer::Unix { pid: u32::try_from(pid).ok().filter(|p| *p > 0), uid: Some(uid), gid: Some(gid) }
+        }
+        net::Peer::Vsock { cid, port } => Peer::Vsock { cid, port },
+        net::Peer::Unknown => Peer::Unknown,
+    }
+}

@@ -1,0 +1,182 @@
+//! The handshake of one connection: drives `proto`'s machine with a backend.
+
+use crate::{serve::Options, to_wire, transmit::Broken};
+use disk::{Backend, Client, Disk, Error, Facts, Io};
+use net::{Stream, Wait};
+use proto::{
+    ExportEntry,
+    handshake::{
+        Negotiated, Protocol, oldstyle,
+        server::{Event, Purpose, ServerHandshake},
+    },
+    option::ReplyType,
+    reply::ReplyStyle,
+};
+use std::sync::Arc;
+
+/// What the handshake led to.
+pub(crate) struct Agreed {
+    pub(crate) negotiated: Negotiated,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) facts: Facts,
+    /// What the client sent behind the handshake.
+    pub(crate) first: Vec<u8>,
+}
+
+/// Greets the client and answers its options; `None` when it leaves in good order.
+pub(crate) fn negotiate(
+    stream: &Stream,
+    backend: &dyn Backend,
+    options: &Options,
+    client: &Client<'_>,
+) -> Result<Option<Agreed>, Broken> {
+    if options.oldstyle {
+        return oldstyle(stream, backend, options, client).map(Some);
+    }
+    let mut opener = Opener { backend, options, client, opened: None };
+    let mut machine = ServerHandshake::new(options.policy.clone());
+    let mut room = [0; 4096];
+    loop {
+        let event = machine.next();
+        if !matches!(event, Ok(Event::List | Event::Export { .. } | Event::MetaContexts { .. })) {
+            // A question is answered first, so that one send carries all answers.
+            let output = machine.take_output();
+            if !output.is_empty() {
+                stream.send_all(&output)?;
+            }
+        }
+        match event.map_err(|e| Broken::Protocol(e.to_string()))? {
+            Event::NeedInput => match stream.recv(&mut room, Wait::Block)? {
+                0 => return Err(Broken::Short),
+                n => machine.feed(&room[..n]),
+            },
+            Event::List => opener.list(&mut machine),
+            Event::Export { name, purpose, .. } => opener.export(&mut machine, &name, purpose),
+            Event::MetaContexts { export, .. } => opener.contexts(&mut machine, &export),
+            // The policy has TLS off: STARTTLS was answered with an error already.
+            Event::StartTls => return Err(Broken::Protocol("TLS is not set up".into())),
+            Event::Aborted => return Ok(None),
+            Event::Ready(negotiated) => {
+                let Some((_, disk, facts)) = opener.opened else {
+                    return Err(Broken::Protocol("the handshake ended without an export".into()));
+                };
+                return Ok(Some(Agreed { negotiated, disk, facts, first: machine.take_input() }));
+            }
+        }
+    }
+}
+
+struct Opener<'a> {
+    backend: &'a dyn Backend,
+    options: &'a Options,
+    client: &'a Client<'a>,
+    /// The export opened last, kept for the GO that follows an INFO or a question for contexts.
+    opened: Option<(String, Arc<dyn Disk>, Facts)>,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, name: &str) -> disk::Result<(&Facts, Option<String>)> {
+        let mut canonical = None;
+        if name.is_empty() {
+            canonical = self.backend.default_export(self.client).wait()?;
+        }
+        if self.opened.as_ref().is_none_or(|(opened, ..)| opened != name) {
+            // The other one is closed before this one opens: some backends serve one client at a time.
+            if let Some((_, disk, _)) = self.opened.take() {
+                disk.close().wait()?;
+            }
+            let export = canonical.as_deref().unwrap_or(name);
+            let client = Client { export, ..self.client.clone() };
+            let disk = self.backend.open(&client).wait()?;
+            let facts = facts_for(disk.facts(), client.read_only);
+            self.opened = Some((name.to_owned(), disk, facts));
+        }
+        let (_, _, facts) = self.opened.as_ref().expect("opened just now");
+        Ok((facts, canonical.filter(|c| c != name)))
+    }
+
+    fn list(&self, machine: &mut ServerHandshake) {
+        let asked = self.backend.exports(self.client).wait();
+        let answered = match asked {
+            Ok(exports) => {
+                let entry = |e: disk::Export| ExportEntry {
+                    name: e.name,
+                    description: e.description.unwrap_or_default(),
+                };
+                machine.exports(&exports.into_iter().map(entry).collect::<Vec<_>>())
+            }
+            Err(e) => {
+                self.failed("listing exports", &e);
+                machine.refuse(ReplyType::ERR_PLATFORM, &e.to_string())
+            }
+        };
+        answered.expect("the machine asked for this");
+    }
+
+    fn export(&mut self, machine: &mut ServerHandshake, name: &str, purpose: Purpose) {
+        let answered = match self.open(name) {
+            Ok((facts, canonical)) => machine.export(to_wire::export_info(facts, canonical)),
+            Err(e) => {
+                self.failed(&format!("opening export {name:?}"), &e);
+                let _ = purpose;
+                machine.refuse(ReplyType::ERR_UNKNOWN, &e.to_string())
+            }
+        };
+        answered.expect("the machine asked for this");
+    }
+
+    fn contexts(&mut self, machine: &mut ServerHandshake, name: &str) {
+        let answered = match self.open(name) {
+            Ok((facts, _)) => {
+                let more = facts.contexts.iter().map(|c| &**c);
+                machine.contexts(&std::iter::once(to_wire::BASE).chain(more).collect::<Vec<_>>())
+            }
+            Err(e) => {
+                self.failed(&format!("opening export {name:?}"), &e);
+                machine.refuse(ReplyType::ERR_UNKNOWN, &e.to_string())
+            }
+        };
+        answered.expect("the machine asked for this");
+    }
+
+    fn failed(&self, what: &str, error: &Error) {
+        self.options.log.error(&format!("connection {}: {what}: {error}", self.client.connection));
+    }
+}
+
+fn facts_for(facts: &Facts, read_only: bool) -> Facts {
+    if read_only { facts.clone().without_write() } else { facts.clone() }
+}
+
+fn oldstyle(
+    stream: &Stream,
+    backend: &dyn Backend,
+    options: &Options,
+    client: &Client<'_>,
+) -> Result<Agreed, Broken> {
+    let opened = backend.default_export(client).and_then(|name| {
+        Io::later(async move {
+            let client = Client { export: name.as_deref().unwrap_or(client.export), ..client.clone() };
+            backend.open(&client).await
+        })
+    });
+    let disk = opened.wait().map_err(|e| {
+        options.log.error(&format!("connection {}: opening the export: {e}", client.connection));
+        Broken::Short
+    })?;
+    let facts = facts_for(disk.facts(), client.read_only);
+    let mut info = to_wire::export_info(&facts, None);
+    info.flags = info
+        .flags
+        .without(proto::TransmissionFlags::SEND_DF | proto::TransmissionFlags::BLOCK_STATUS_PAYLOAD);
+    stream.send_all(&oldstyle::greeting(info.size, info.flags))?;
+    let negotiated = Negotiated {
+        protocol: Protocol::Oldstyle,
+        tls: false,
+        export: String::new(),
+        info,
+        replies: ReplyStyle::Simple,
+        contexts: Vec::new(),
+    };
+    Ok(Agreed { negotiated, disk, facts, first: Vec::new() })
+}

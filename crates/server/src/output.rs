@@ -1,0 +1,154 @@
+//! What the client is sent: headers and small payloads in one buffer, large payloads lent to the kernel.
+
+use crate::raw::Gather;
+use disk::{Data, Piece};
+use net::{Stream, Wait};
+use std::io;
+
+/// Payloads up to this size are copied behind their headers: faster than a piece of their own.
+const COPY: u64 = 16 << 10;
+/// With so many bytes queued it is time to send.
+const ENOUGH: u64 = 1 << 20;
+const ENOUGH_PARTS: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Output {
+    bytes: Vec<u8>,
+    /// Before `bytes[run..]`: runs of `bytes` and payloads, in order.
+    parts: Vec<Part>,
+    run: usize,
+    queued: u64,
+    /// Of the first part (or run): sent already.
+    sent: u64,
+    gather: Gather,
+}
+
+enum Part {
+    Bytes { start: usize, len: usize },
+    Data(Data),
+}
+
+impl Part {
+    fn len(&self) -> u64 {
+        match self {
+            Part::Bytes { len, .. } => *len as u64,
+            Part::Data(data) => data.len(),
+        }
+    }
+}
+
+impl Output {
+    /// Where headers go. What is appended counts when [`Output::note`] is called.
+    #[inline]
+    pub(crate) fn header(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends the bytes of a payload.
+    pub(crate) fn payload(&mut self, data: Data) {
+        let len = data.len();
+        if len <= COPY {
+            let at = self.bytes.len();
+            match data.as_bytes() {
+                Some(bytes) => self.bytes.extend_from_slice(bytes),
+                None => {
+                    self.bytes.resize(at + len as usize, 0);
+                    data.copy_to(&mut self.bytes[at..]);
+                }
+            }
+        } else {
+            self.end_run();
+            self.queued += len;
+            self.parts.push(Part::Data(data));
+        }
+    }
+
+    /// As [`Output::payload`], of one piece of data that the caller has at hand.
+    pub(crate) fn piece(&mut self, piece: &Piece<'_>, data: impl FnOnce() -> Data) {
+        if piece.len() > COPY {
+            return self.payload(data());
+        }
+        let at = self.bytes.len();
+        self.bytes.resize(at + piece.len() as usize, 0);
+        piece.copy_to(&mut self.bytes[at..]);
+    }
+
+    fn end_run(&mut self) {
+        if self.run < self.bytes.len() {
+            let part = Part::Bytes { start: self.run, len: self.bytes.len() - self.run };
+            self.queued += part.len();
+            self.parts.push(part);
+            self.run = self.bytes.len();
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.run == self.bytes.len()
+    }
+
+    /// Whether it should be sent before more is added.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        self.queued + (self.bytes.len() - self.run) as u64 >= ENOUGH || self.parts.len() >= ENOUGH_PARTS
+    }
+
+    /// Sends as much as goes; all of it with [`Wait::Block`].
+    pub(crate) fn send(&mut self, stream: &Stream, wait: Wait) -> io::Result<()> {
+        self.end_run();
+        let mut first = 0;
+        let outcome = loop {
+            if first == self.parts.len() {
+                break Ok(());
+            }
+            match self.send_once(first, stream, wait) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    self.sent += n as u64;
+                    while first < self.parts.len() && self.sent >= self.parts[first].len() {
+                        self.sent -= self.parts[first].len();
+                        self.queued -= self.parts[first].len();
+                        // Gives the payload's memory back at once.
+                        self.parts[first] = Part::Bytes { start: 0, len: 0 };
+                        first += 1;
+                    }
+                }
+                Err(e) => break Err(e),
+            }
+        };
+        self.parts.drain(..first);
+        if self.parts.is_empty() {
+            self.bytes.clear();
+            self.run = 0;
+            if self.bytes.capacity() > 4 << 20 {
+                self.bytes = Vec::new();
+            }
+        }
+        outcome
+    }
+
+    #[allow(unsafe_code, reason = "the pieces are borrowed from `self` until the call returns")]
+    fn send_once(&mut self, first: usize, stream: &Stream, wait: Wait) -> io::Result<usize> {
+        self.gather.clear();
+        let mut skip = self.sent;
+        for part in &self.parts[first..] {
+            match part {
+                Part::Bytes { start, len } => {
+                    self.gather.bytes(&self.bytes[*start..start + len][skip as usize..]);
+                    skip = 0;
+                }
+                Part::Data(data) => {
+                    for piece in data.pieces() {
+                        let here = skip.min(piece.len());
+                        skip -= here;
+                        self.gather.piece(&piece, here);
+                    }
+                }
+            }
+            if self.gather.is_full() {
+                break;
+            }
+        }
+        // SAFETY: `parts` and `bytes` live in `self` and are not touched before the call returns.
+        unsafe { self.gather.send(stream, wait) }
+    }
+}

@@ -1,0 +1,468 @@
+//! The transmission phase of one connection: requests in, replies out, in any order.
+
+use crate::{
+    input::Input,
+    output::Output,
+    raw::Destination,
+    to_wire::{self, EXTENTS_MAX},
+};
+use disk::{BufMut, Data, Disk, Facts, Io, Range, Result, WriteFlags, ZeroFlags};
+use net::{Stream, Wait};
+use proto::{
+    Command, CommandFlags, Errno, Extent, ReplyStyle, ReplyTo, Request, command::BlockStatusPayload,
+    handshake::Negotiated, limits::PAYLOAD_MAX,
+};
+use reactor::{InFlight, Interest, Readiness};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    ops::ControlFlow,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// So many requests of one connection may wait at once; more stay in the socket.
+const IN_FLIGHT_MAX: usize = 1024;
+
+/// How a transmission phase ended well.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client said goodbye.
+    Disconnected,
+    /// The client closed between two requests, or the server is shutting down.
+    Closed,
+}
+
+/// How it ended badly.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The connection failed.
+    Io(io::Error),
+    /// The client closed in the middle of a request.
+    Short,
+    /// The client does not speak the protocol.
+    Protocol(String),
+}
+
+impl From<io::Error> for Broken {
+    fn from(e: io::Error) -> Self {
+        Broken::Io(e)
+    }
+}
+
+/// Serves requests until the client leaves; `first` is what it sent behind the handshake.
+pub(crate) fn transmit(
+    stream: &Arc<Stream>,
+    disk: &dyn Disk,
+    facts: &Facts,
+    negotiated: &Negotiated,
+    first: &[u8],
+) -> std::result::Result<End, Broken> {
+    let contexts = negotiated.contexts.iter();
+    let contexts = contexts
+        .filter_map(|c| {
+            let of = match &c.name {
+                name if name == to_wire::BASE => Metadata::Allocation,
+                name => Metadata::Other(facts.contexts.iter().position(|known| **known == **name)?),
+            };
+            Some((c.id, of))
+        })
+        .collect();
+    let mut transmission = Transmission {
+        stream,
+        disk,
+        facts,
+        style: negotiated.replies,
+        contexts,
+        input: Input::new(first),
+        output: Output::default(),
+        pending: InFlight::new(),
+        readiness: None,
+    };
+    reactor::block_on(transmission.run())
+}
+
+/// A metadata context that was negotiated.
+#[derive(Clone, Copy)]
+enum Metadata {
+    Allocation,
+    Other(usize),
+}
+
+struct Transmission<'d> {
+    stream: &'d Arc<Stream>,
+    disk: &'d dyn Disk,
+    facts: &'d Facts,
+    style: ReplyStyle,
+    contexts: Vec<(u32, Metadata)>,
+    input: Input,
+    output: Output,
+    pending: InFlight<Pending<'d>>,
+    /// Made when it is first needed: most connections never wait for anything but their client.
+    readiness: Option<Readiness<Arc<Stream>>>,
+}
+
+/// A request that waits.
+struct Pending<'d> {
+    request: Request,
+    answer: Answer<'d>,
+}
+
+enum Answer<'d> {
+    Read(Io<'d, Data>),
+    Done(Io<'d, ()>),
+    Status(Io<'d, Vec<(u32, Vec<Extent>)>>),
+}
+
+enum Outcome {
+    Read(Result<Data>),
+    Done(Result<()>),
+    Status(Result<Vec<(u32, Vec<Extent>)>>),
+}
+
+impl Answer<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        match self {
+            Answer::Read(io) => Pin::new(io).poll(cx).map(Outcome::Read),
+            Answer::Done(io) => Pin::new(io).poll(cx).map(Outcome::Done),
+            Answer::Status(io) => Pin::new(io).poll(cx).map(Outcome::Status),
+        }
+    }
+}
+
+impl Future for Pending<'_> {
+    type Output = (Request, Outcome);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let request = self.request;
+        self.answer.poll(cx).map(|outcome| (request, outcome))
+    }
+}
+
+impl<'d> Transmission<'d> {
+    async fn run(&mut self) -> std::result::Result<End, Broken> {
+        let end = loop {
+            if self.take_requests().await?.is_break() {
+                break End::Disconnected;
+            }
+            self.send().await?;
+            if self.wait_for_more().await?.is_break() {
+                if !self.input.unread().is_empty() {
+                    return Err(Broken::Short);
+                }
+                break End::Closed;
+            }
+        };
+        // What was asked is answered, also when the client has said goodbye or the server is stopping.
+        while !self.pending.is_empty() {
+            if let Some((request, outcome)) = self.pending.next().await {
+                self.reply(&request, outcome);
+            }
+            self.send().await?;
+        }
+        self.send().await?;
+        Ok(end)
+    }
+
+    /// Carries out all requests that have come. `Break`: the client said goodbye.
+    async fn take_requests(&mut self) -> std::result::Result<ControlFlow<()>, Broken> {
+        while self.pending.len() < IN_FLIGHT_MAX {
+            let request = match self.input.request(self.style.header_style()) {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
+                Err(e) => return Err(Broken::Protocol(e.to_string())),
+            };
+            if request.command == Command::Disc {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.handle(request).await?;
+            if self.output.is_large() {
+                self.send().await?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    #[inline]
+    async fn handle(&mut self, request: Request) -> std::result::Result<(), Broken> {
+        let payload = request.payload_len(self.style.header_style());
+        let mut refusal = to_wire::refusal(&request, self.facts, !self.contexts.is_empty());
+        if payload > 0 || request.command == Command::Write {
+            match request.command {
+                Command::Write if refusal.is_none() && payload == request.length => {
+                    return self.write(request).await;
+                }
+                Command::BlockStatus if payload <= BlockStatusPayload::MAX_LEN => {
+                    return self.block_status_with_payload(request, payload).await;
+                }
+                Command::Write if refusal.is_none() => {
+                    refusal = Some((Errno::EINVAL, "a write must say that its payload follows"));
+                }
+                Command::Write => {}
+                _ => refusal = Some((Errno::EINVAL, "the request must not have a payload")),
+            }
+            if payload > u64::from(PAYLOAD_MAX) && self.style == ReplyStyle::Extended {
+                return Err(Broken::Protocol(format!(
+                    "the client sent a payload of {payload} bytes; the maximum is {PAYLOAD_MAX}"
+                )));
+            }
+            self.discard(payload).await?;
+        }
+        if let Some((errno, why)) = refusal {
+            self.to(&request).error(self.output.header(), errno, why);
+            return Ok(());
+        }
+        let range = Range::new(request.offset, request.length);
+        let fua = request.flags.has(CommandFlags::FUA);
+        let answer = match request.command {
+            Command::Read => Answer::Read(self.disk.read(range)),
+            Command::Flush => Answer::Done(self.disk.flush()),
+            Command::Trim => Answer::Done(self.disk.trim(range, WriteFlags { fua })),
+            Command::Cache => Answer::Done(self.disk.cache(range)),
+            Command::WriteZeroes => {
+                let may_trim = !request.flags.has(CommandFlags::NO_HOLE);
+                let fast = request.flags.has(CommandFlags::FAST_ZERO);
+                Answer::Done(self.disk.zero(range, ZeroFlags { fua, may_trim, fast }))
+            }
+            Command::BlockStatus => self.block_status(&request, range, self.contexts.clone()),
+            Command::Write | Command::Disc | Command::Unknown(_) => unreachable!("handled above"),
+        };
+        self.answer(request, answer);
+        Ok(())
+    }
+
+    /// Replies at once where the answer is ready.
+    #[inline]
+    fn answer(&mut self, request: Request, answer: Answer<'d>) {
+        match answer {
+            Answer::Read(Io::Ready(r)) => self.reply(&request, Outcome::Read(r)),
+            Answer::Done(Io::Ready(r)) => self.reply(&request, Outcome::Done(r)),
+            Answer::Status(Io::Ready(r)) => self.reply(&request, Outcome::Status(r)),
+            answer => self.pending.push(Pending { request, answer }),
+        }
+    }
+
+    #[inline]
+    fn to(&self, request: &Request) -> ReplyTo {
+        ReplyTo { style: self.style, cookie: request.cookie, offset: request.offset }
+    }
+
+    #[inline]
+    fn reply(&mut self, request: &Request, outcome: Outcome) {
+        let (to, out) = (self.to(request), &mut self.output);
+        match outcome {
+            Outcome::Read(Ok(data)) if data.len() == request.length => to_wire::data(out, to, request, data),
+            Outcome::Read(Ok(_)) => {
+                to.error(out.header(), Errno::EIO, "the disk returned another length than asked for");
+            }
+            Outcome::Done(Ok(())) => to.done(out.header()),
+            Outcome::Status(Ok(lists)) => {
+                let last = lists.len() - 1;
+                for (i, (id, extents)) in lists.iter().enumerate() {
+                    to.block_status(out.header(), i == last, *id, extents);
+                }
+            }
+            Outcome::Read(Err(e)) | Outcome::Done(Err(e)) | Outcome::Status(Err(e)) => {
+                to_wire::error(out, to, request, &e);
+            }
+        }
+    }
+
+    async fn write(&mut self, request: Request) -> std::result::Result<(), Broken> {
+        let range = Range::new(request.offset, request.length);
+        let flags = WriteFlags { fua: request.flags.has(CommandFlags::FUA) };
+        let len = request.length as usize;
+        let io = if let Some(place) = self.disk.place(range) {
+            let mut to = Destination::Place(place);
+            self.receive_payload(&mut to, len).await?;
+            self.disk.placed(range, flags)
+        } else {
+            let mut to = Destination::Buffer(BufMut::new(len));
+            self.receive_payload(&mut to, len).await?;
+            let Destination::Buffer(buf) = to else { unreachable!("made just above") };
+            self.disk.write(range.start, buf.into(), flags)
+        };
+        self.answer(request, Answer::Done(io));
+        Ok(())
+    }
+
+    #[inline]
+    async fn receive_payload(&mut self, to: &mut Destination, len: usize) -> std::result::Result<(), Broken> {
+        let here = self.input.take(len);
+        to.copy_from(0, here);
+        let mut have = here.len();
+        while have < len {
+            let wait = self.wait();
+            match self.input.receive_payload(to, have, len, self.stream, wait) {
+                Ok(0) => return Err(Broken::Short),
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness().wait(Interest { read: true, write: false }).await;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a payload that nobody wants.
+    async fn discard(&mut self, mut left: u64) -> std::result::Result<(), Broken> {
+        loop {
+            left -= self.input.take(left.min(usize::MAX as u64) as usize).len() as u64;
+            if left == 0 {
+                return Ok(());
+            }
+            if self.receive().await? == 0 {
+                return Err(Broken::Short);
+            }
+        }
+    }
+
+    async fn block_status_with_payload(
+        &mut self,
+        request: Request,
+        payload: u64,
+    ) -> std::result::Result<(), Broken> {
+        let mut to = Destination::Buffer(BufMut::new(payload as usize));
+        self.receive_payload(&mut to, payload as usize).await?;
+        let Destination::Buffer(bytes) = to else { unreachable!("made just above") };
+        let chosen = BlockStatusPayload::decode(&bytes).map_err(|e| e.to_string()).and_then(|wanted| {
+            let whole = Request { length: wanted.length, ..request };
+            if let Some((_, why)) = to_wire::refusal(&whole, self.facts, !self.contexts.is_empty()) {
+                return Err(why.to_owned());
+            }
+            let find = |id: &u32| self.contexts.iter().find(|(known, _)| known == id).copied();
+            let contexts: Option<Vec<_>> = wanted.contexts.iter().map(find).collect();
+            let contexts = contexts.filter(|c| !c.is_empty());
+            Ok((whole, contexts.ok_or("the request names a context that was not negotiated")?))
+        });
+        match chosen {
+            Ok((whole, contexts)) => {
+                let answer = self.block_status(&whole, Range::new(whole.offset, whole.length), contexts);
+                self.answer(whole, answer);
+            }
+            Err(why) => self.to(&request).error(self.output.header(), Errno::EINVAL, &why),
+        }
+        Ok(())
+    }
+
+    fn block_status(&self, request: &Request, range: Range, contexts: Vec<(u32, Metadata)>) -> Answer<'d> {
+        let limit = if request.flags.has(CommandFlags::REQ_ONE) { 1 } else { EXTENTS_MAX };
+        let (disk, facts) = (self.disk, self.facts);
+        if let [(id, context)] = contexts[..] {
+            let io = one_status(disk, facts, context, range, limit);
+            return Answer::Status(io.map(move |list| Ok(vec![(id, shorten(list, limit))])));
+        }
+        Answer::Status(Io::later(async move {
+            let mut lists = Vec::with_capacity(contexts.len());
+            for (id, context) in contexts {
+                let list = one_status(disk, facts, context, range, limit).await?;
+                lists.push((id, shorten(list, limit)));
+            }
+            Ok(lists)
+        }))
+    }
+
+    /// May the thread sleep in a socket call? Only while no request waits for anything else.
+    #[inline]
+    fn wait(&self) -> Wait {
+        if self.pending.is_empty() { Wait::Block } else { Wait::DontWait }
+    }
+
+    fn readiness(&mut self) -> &Readiness<Arc<Stream>> {
+        self.readiness.get_or_insert_with(|| Readiness::new(self.stream.clone()))
+    }
+
+    /// Receives something; 0 is the end of the stream.
+    async fn receive(&mut self) -> std::result::Result<usize, Broken> {
+        loop {
+            let wait = self.wait();
+            match self.input.receive(self.stream, wait) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness().wait(Interest { read: true, write: false }).await;
+                }
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Sends all replies. Requests that finish meanwhile are answered too.
+    async fn send(&mut self) -> std::result::Result<(), Broken> {
+        while !self.output.is_empty() {
+            let wait = self.wait();
+            match self.output.send(self.stream, wait) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.progress(Interest { read: false, write: true }).await;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do: input, or requests that have finished. `Break`: the stream has ended.
+    async fn wait_for_more(&mut self) -> std::result::Result<ControlFlow<()>, Broken> {
+        let ended = |n| if n == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        if self.pending.is_empty() {
+            return Ok(ended(self.input.receive(self.stream, Wait::Block)?));
+        }
+        let full = self.pending.len() >= IN_FLIGHT_MAX;
+        if !full {
+            match self.input.receive(self.stream, Wait::DontWait) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Ok(ended(done?)),
+            }
+        }
+        self.progress(Interest { read: !full, write: false }).await;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Waits until a request has finished (and answers all that have) or the socket may be ready.
+    async fn progress(&mut self, interest: Interest) {
+        self.readiness();
+        let Transmission { readiness: Some(readiness), pending, .. } = self else { return };
+        let mut finished = Vec::new();
+        {
+            // Taken apart, so that the set and the socket can be awaited together.
+            let mut socket = pin!(readiness.wait(interest));
+            poll_fn(|cx| {
+                while let Poll::Ready(Some(done)) = pending.poll_next(cx) {
+                    finished.push(done);
+                }
+                if !finished.is_empty() {
+                    return Poll::Ready(());
+                }
+                if interest == Interest::default() { Poll::Pending } else { socket.as_mut().poll(cx) }
+            })
+            .await;
+        }
+        for (request, outcome) in finished {
+            self.reply(&request, outcome);
+        }
+    }
+}
+
+fn one_status<'d>(
+    disk: &'d dyn Disk,
+    facts: &'d Facts,
+    context: Metadata,
+    range: Range,
+    limit: usize,
+) -> Io<'d, Vec<Extent>> {
+    match context {
+        Metadata::Allocation if facts.extents => disk.extents(range, limit).map(|e| {
+            if e.is_empty() {
+                return Err(disk::Error::io("the disk gave no extent"));
+            }
+            Ok(to_wire::allocation(&e))
+        }),
+        Metadata::Allocation => Io::ok(vec![Extent { length: range.len, status: 0 }]),
+        Metadata::Other(index) => disk.status(index, range, limit).map(to_wire::statuses),
+    }
+}
+
+fn shorten(mut list: Vec<Extent>, limit: usize) -> Vec<Extent> {
+    list.truncate(limit);
+    list
+}
