@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::handshake::ExportInfo;
 use crate::handshake::tests::Shop;
 use crate::option::{OptionReplyHeader, put_option};
 
