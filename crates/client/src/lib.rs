@@ -1,1 +1,29 @@
-//! An NBD client: RemoteDisk is a Disk, with a blocking face over it.
+//! An NBD client: many requests in flight over one connection or several, batched, from any thread.
+//!
+//! A [`Connector`] says where a server is and what to agree on with it; it opens a [`RemoteDisk`], which is a
+//! [`disk::Disk`] like any other. [`blocking::Client`] is the same without futures. [`Negotiation`] goes
+//! through the handshake step by step, and a [`Connection`] takes single requests.
+//!
+//! Read the first sector of a server:
+//!
+//! ```no_run
+//! # fn main() -> disk::Result<()> {
+//! let server = client::blocking::Client::connect("nbd://localhost")?;
+//! let mut sector = [0; 512];
+//! server.read(&mut sector, 0)?;
+//! println!("{} bytes; the first are {:02x?}", server.size(), &sector[..16]);
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod blocking;
+mod connect;
+pub mod connection;
+mod negotiate;
+mod remote_disk;
+
+pub use connect::{ConnectOptions, Connector};
+pub use connection::Connection;
+pub use negotiate::{Failure, Negotiation, Step};
+pub use remote_disk::RemoteDisk;

@@ -5,7 +5,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use std::{
     io,
     net::{TcpStream, ToSocketAddrs},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -18,7 +22,7 @@ pub fn connect(address: &Address, timeout: Option<Duration>) -> io::Result<Strea
     let connected = match address {
         Address::Tcp { host, port } => tcp(host, *port, deadline),
         Address::Unix(path) => socket(AddressFamily::UNIX, deadline).and_then(|socket| {
-            rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+            rustix::net::connect(&socket, &unix(path)?)?;
             Ok(socket)
         }),
         Address::Vsock { cid, port } => socket(AddressFamily::VSOCK, deadline).and_then(|socket| {
@@ -38,6 +42,14 @@ pub fn connect(address: &Address, timeout: Option<Duration>) -> io::Result<Strea
             let why = if timed_out { "no answer in time".to_string() } else { e.to_string() };
             io::Error::new(kind, format!("{address}: cannot connect: {why}"))
         })
+}
+
+/// A path that begins with a NUL byte is a name in Linux's abstract namespace.
+fn unix(path: &Path) -> Result<SocketAddrUnix, rustix::io::Errno> {
+    match path.as_os_str().as_bytes() {
+        [0, name @ ..] => SocketAddrUnix::new_abstract_name(name),
+        _ => SocketAddrUnix::new(path),
+    }
 }
 
 /// A socket whose `connect` gives up at the deadline (the kernel applies the send timeout to it).

@@ -12,6 +12,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 /// May a call sleep until it can do something?
@@ -218,6 +219,18 @@ impl Stream {
         }
     }
 
+    /// Bound each waiting receive: after `timeout` without a byte it fails with `WouldBlock`. `None` lifts the
+    /// bound. For pipes this does nothing.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_recv_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match &self.kind {
+            Kind::Socket(fd) => Ok(sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, timeout)?),
+            Kind::Pair { .. } => Ok(()),
+        }
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         let Kind::Socket(fd) = &self.kind else { return Peer::Unknown };
@@ -301,6 +314,8 @@ mod tests {
         b.shutdown(How::Write).unwrap();
         assert_eq!(a.recv(&mut buffer, Wait::Block).unwrap(), 0);
         assert!(matches!(a.peer(), Peer::Unix { .. }));
+        b.set_recv_timeout(Some(Duration::from_millis(5))).unwrap();
+        assert_eq!(b.recv(&mut buffer, Wait::Block).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

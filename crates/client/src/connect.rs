@@ -1,0 +1,241 @@
+//! How to reach a server, and what to agree on with it.
+
+use crate::{negotiate::Negotiation, remote_disk::RemoteDisk};
+use disk::{Errno, Error, Result};
+use net::{Address, Child, Stream};
+use proto::{
+    ExportEntry, Infos,
+    handshake::{Tls, client::Wishes},
+    meta_context::BASE_ALLOCATION,
+    uri::{self, Uri, UriError},
+};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub(crate) const NO_TLS: &str = "TLS is not built yet: use an nbd:// or nbd+unix:// URI, or tls=off";
+
+/// What a client wants of a server.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The export's name; empty for the default one.
+    pub export: String,
+    /// Ask for structured replies. Without them there are no holes, no block status and no error messages.
+    pub structured_replies: bool,
+    /// Ask for extended headers, which carry 64-bit lengths.
+    pub extended_headers: bool,
+    /// The metadata contexts to ask for. Those that the server lacks are left out.
+    pub contexts: Vec<String>,
+    /// Encryption. Anything but [`Tls::Off`] is refused for now.
+    pub tls: Tls,
+    /// How many connections to open, if the server allows several; at least 1.
+    pub connections: usize,
+    /// Bounds connecting, and each wait for the server in the handshake. `None`: as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for ConnectOptions {
+    /// The default export, everything that the server offers, one connection, no time limit.
+    fn default() -> Self {
+        ConnectOptions {
+            export: String::new(),
+            structured_replies: true,
+            extended_headers: true,
+            contexts: vec![BASE_ALLOCATION.to_string()],
+            tls: Tls::Off,
+            connections: 1,
+            timeout: None,
+        }
+    }
+}
+
+/// A server to connect to, and how. Keeps a server that it started running.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    target: Target,
+    /// What to agree on.
+    pub options: ConnectOptions,
+}
+
+#[derive(Clone)]
+enum Target {
+    Address(Address),
+    /// A server that was started for us, and lives as long as somebody wants to connect or is connected.
+    Child(Arc<Child>, Address),
+    /// A stream that can be used once.
+    Stream(Arc<Mutex<Option<Stream>>>),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(address) => write!(f, "{address}"),
+            Target::Child(..) => f.write_str("a server started for it"),
+            Target::Stream(_) => f.write_str("an open stream"),
+        }
+    }
+}
+
+impl Connector {
+    /// A server at an address.
+    pub fn to(address: Address) -> Connector {
+        Connector { target: Target::Address(address), options: ConnectOptions::default() }
+    }
+
+    /// A server and export by URI, such as `nbd://host/export` or `nbd+unix:///?socket=/path`.
+    ///
+    /// # Errors
+    /// The text is no NBD URI. (That TLS cannot be used is said when connecting.)
+    pub fn uri(uri: &str) -> Result<Connector> {
+        let uri: Uri = uri.parse().map_err(|e: UriError| Error::invalid(e.to_string()))?;
+        Ok(Connector::from_uri(&uri))
+    }
+
+    /// As [`Connector::uri`], from a parsed one.
+    pub fn from_uri(uri: &Uri) -> Connector {
+        let address = match uri.address.clone() {
+            uri::Address::Tcp { host, port } => Address::Tcp { host, port },
+            uri::Address::Unix(path) => Address::Unix(path),
+            uri::Address::Vsock { cid, port } => Address::Vsock { cid, port },
+        };
+        let mut connector = Connector::to(address);
+        connector.options.export = uri.export.clone();
+        if uri.tls {
+            connector.options.tls = Tls::Require;
+        }
+        connector
+    }
+
+    /// Start a command as a server, by socket activation, to connect to. It ends when the connector and all
+    /// that it opened are dropped.
+    ///
+    /// # Errors
+    /// The command cannot be started.
+    pub fn command(command: &[String]) -> Result<Connector> {
+        let (child, address) = net::socket_activation(command)?;
+        let options = ConnectOptions::default();
+        Ok(Connector { target: Target::Child(Arc::new(child), address), options })
+    }
+
+    /// A server at the other end of an open stream, which serves for one connection.
+    pub fn stream(stream: Stream) -> Connector {
+        let target = Target::Stream(Arc::new(Mutex::new(Some(stream))));
+        Connector { target, options: ConnectOptions::default() }
+    }
+
+    /// The address, unless it is an open stream.
+    pub fn address(&self) -> Option<&Address> {
+        match &self.target {
+            Target::Address(address) | Target::Child(_, address) => Some(address),
+            Target::Stream(_) => None,
+        }
+    }
+
+    /// The process id of the server, if it was started by [`Connector::command`] and still runs.
+    pub fn child_id(&self) -> Option<u32> {
+        match &self.target {
+            Target::Child(child, _) => child.id(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn child(&self) -> Option<Arc<Child>> {
+        match &self.target {
+            Target::Child(child, _) => Some(child.clone()),
+            _ => None,
+        }
+    }
+
+    fn stream_to(&self) -> Result<Stream> {
+        match &self.target {
+            Target::Address(address) | Target::Child(_, address) => {
+                let stream = net::connect(address, self.options.timeout).map_err(|e| {
+                    let text = e.to_string();
+                    Error::new(Error::from(e).errno(), text)
+                })?;
+                stream.set_keepalive(true)?;
+                Ok(stream)
+            }
+            Target::Stream(stream) => stream
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+                .ok_or_else(|| Error::new(Errno::NOTSUP, "an open socket serves for one connection only")),
+        }
+    }
+
+    fn wishes(&self, opt_mode: bool) -> Wishes {
+        let o = &self.options;
+        Wishes {
+            export: o.export.clone(),
+            tls: o.tls,
+            structured_replies: o.structured_replies,
+            extended_headers: o.extended_headers,
+            contexts: o.contexts.clone(),
+            infos: Infos::ALL,
+            opt_mode,
+            ..Wishes::default()
+        }
+    }
+
+    fn start(&self, opt_mode: bool) -> Result<Negotiation> {
+        if self.options.tls != Tls::Off {
+            return Err(Error::new(Errno::NOTSUP, NO_TLS));
+        }
+        let named = |e: Error| match self.address() {
+            Some(address) => e.context(address),
+            None => e,
+        };
+        Negotiation::start(self.stream_to()?, self.wishes(opt_mode), self.options.timeout).map_err(named)
+    }
+
+    /// Connect, and stop where exports can be listed and asked about.
+    ///
+    /// # Errors
+    /// No connection, or no NBD server there.
+    pub fn negotiate(&self) -> Result<Negotiation> {
+        self.start(true)
+    }
+
+    /// Connect and go through the whole handshake, once.
+    ///
+    /// # Errors
+    /// No connection, or the server refuses the export.
+    pub(crate) fn open_one(&self) -> Result<Negotiation> {
+        self.start(false)
+    }
+
+    /// Open the export, on this thread.
+    ///
+    /// # Errors
+    /// No connection, or the server refuses the export. The errno is that of the cause.
+    pub fn open(&self) -> Result<RemoteDisk> {
+        RemoteDisk::open(self)
+    }
+
+    /// Open the export, without blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Connector::open`].
+    pub async fn connect(&self) -> Result<RemoteDisk> {
+        let connector = self.clone();
+        reactor::unblock(move || connector.open()).await?
+    }
+
+    /// The exports that the server shows.
+    ///
+    /// # Errors
+    /// No connection; or the server does not show them.
+    pub fn list_exports(&self) -> Result<Vec<ExportEntry>> {
+        let mut negotiation = self.negotiate()?;
+        if negotiation.is_over() {
+            let text = "the server speaks a dialect that cannot list exports";
+            return Err(Error::new(Errno::NOTSUP, text));
+        }
+        let exports = negotiation.list()?;
+        negotiation.abort();
+        Ok(exports)
+    }
+}
