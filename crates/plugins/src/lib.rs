@@ -1,1 +1,37 @@
 //! Data sources: they make disks.
+//!
+//! A plugin is a file here, its manual page beside it, and a line in [`PLUGINS`].
+#![forbid(unsafe_code)]
+
+mod memory;
+#[cfg(test)]
+mod model;
+
+use disk::PluginEntry;
+
+/// Every plugin, sorted by name.
+pub static PLUGINS: &[PluginEntry] = &[PluginEntry::of::<memory::Memory>()];
+
+/// The plugin that people call `name`.
+pub fn find(name: &str) -> Option<&'static PluginEntry> {
+    PLUGINS.iter().find(|plugin| plugin.about.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_sorted_and_their_tables_and_manuals_whole() {
+        assert!(PLUGINS.is_sorted_by(|a, b| a.about.name < b.about.name));
+        for about in PLUGINS.iter().map(|plugin| plugin.about) {
+            assert_eq!(params::table::problems(about.params), [""; 0], "{}", about.name);
+            for heading in ["NAME", "SYNOPSIS", "DESCRIPTION", "PARAMETERS", "EXAMPLES", "SEE ALSO"] {
+                let line = format!("# {heading}");
+                assert!(about.manual.lines().any(|l| l == line), "{}: no {line}", about.name);
+            }
+            assert!(about.manual.contains("<!-- parameters -->"), "{}: no place for the table", about.name);
+        }
+        assert!(find("memory").is_some() && find("nothing").is_none());
+    }
+}
