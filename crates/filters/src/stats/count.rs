@@ -1,0 +1,153 @@
+//! The counters of `stats`: many threads add, nobody waits.
+
+use disk::{
+    Range,
+    shapes::{Op, OpKind},
+};
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// What is counted separately, in the order of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Read,
+    Write,
+    Trim,
+    Zero,
+    Extents,
+    Cache,
+    Flush,
+}
+
+impl Line {
+    pub(super) const ALL: [Line; 7] =
+        [Line::Read, Line::Write, Line::Trim, Line::Zero, Line::Extents, Line::Cache, Line::Flush];
+
+    pub(super) fn name(self) -> &'static str {
+        ["read", "write", "trim", "zero", "extents", "cache", "flush"][self as usize]
+    }
+
+    fn of(kind: OpKind) -> Line {
+        match kind {
+            OpKind::Read => Line::Read,
+            OpKind::Write => Line::Write,
+            OpKind::Trim => Line::Trim,
+            OpKind::Zero { .. } => Line::Zero,
+            OpKind::Extents => Line::Extents,
+            OpKind::Cache => Line::Cache,
+            OpKind::Flush => Line::Flush,
+        }
+    }
+}
+
+/// Lengths are below 2^64: by the bits above the lowest one that are needed for them.
+const SIZES: usize = 64;
+/// Zero bits at the end of the offset: 0 to 63, and 64 for offset 0.
+const ALIGNMENTS: usize = 65;
+
+/// Requests of nearly one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    /// From 2^bits to below 2^(bits+1) bytes.
+    pub(super) bits: usize,
+    pub(super) bytes: u64,
+    /// How many there are for each number of zero bits at the end of the offset; the last: offset 0.
+    pub(super) aligned: [u64; ALIGNMENTS],
+}
+
+impl Group {
+    pub(super) fn requests(&self) -> u64 {
+        self.aligned.iter().sum()
+    }
+}
+
+/// All counters.
+#[derive(Default)]
+pub(super) struct Counts {
+    lines: [Counter; Line::ALL.len()],
+}
+
+struct Counter {
+    ops: AtomicU64,
+    bytes: AtomicU64,
+    nanos: AtomicU64,
+    /// By size, made when the first such request comes.
+    sizes: [OnceLock<Box<Sizes>>; SIZES],
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Counter { ops: zero(), bytes: zero(), nanos: zero(), sizes: [const { OnceLock::new() }; SIZES] }
+    }
+}
+
+struct Sizes {
+    bytes: AtomicU64,
+    aligned: [AtomicU64; ALIGNMENTS],
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes { bytes: AtomicU64::new(0), aligned: [const { AtomicU64::new(0) }; ALIGNMENTS] }
+    }
+}
+
+impl Counts {
+    /// Counts a request that took this long.
+    pub(super) fn add(&self, op: Op, took: Duration) {
+        let line = Line::of(op.kind);
+        let counter = &self.lines[line as usize];
+        counter.ops.fetch_add(1, Relaxed);
+        counter.nanos.fetch_add(took.as_nanos() as u64, Relaxed);
+        // A flush concerns no bytes.
+        let Range { start, len } = op.range;
+        if line == Line::Flush || len == 0 {
+            return;
+        }
+        counter.bytes.fetch_add(len, Relaxed);
+        let sizes = counter.sizes[len.ilog2() as usize].get_or_init(Box::default);
+        sizes.bytes.fetch_add(len, Relaxed);
+        sizes.aligned[start.trailing_zeros() as usize].fetch_add(1, Relaxed);
+    }
+}
+
+/// The sum of one line over several counters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sum {
+    pub(super) ops: u64,
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
+    pub(super) groups: Vec<Group>,
+}
+
+/// Adds up one line.
+pub(super) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>, line: Line) -> Sum {
+    let mut sum = Sum::default();
+    for counter in counts.into_iter().map(|counts| &counts.lines[line as usize]) {
+        sum.ops += counter.ops.load(Relaxed);
+        sum.bytes = sum.bytes.saturating_add(counter.bytes.load(Relaxed));
+        sum.time += Duration::from_nanos(counter.nanos.load(Relaxed));
+        for (bits, sizes) in counter.sizes.iter().enumerate() {
+            let Some(sizes) = sizes.get() else { continue };
+            let at = match sum.groups.binary_search_by_key(&bits, |group| group.bits) {
+                Ok(at) => at,
+                Err(at) => {
+                    sum.groups.insert(at, Group { bits, bytes: 0, aligned: [0; ALIGNMENTS] });
+                    at
+                }
+            };
+            let group = &mut sum.groups[at];
+            group.bytes = group.bytes.saturating_add(sizes.bytes.load(Relaxed));
+            for (all, more) in group.aligned.iter_mut().zip(&sizes.aligned) {
+                *all += more.load(Relaxed);
+            }
+        }
+    }
+    sum
+}
