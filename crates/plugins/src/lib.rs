@@ -6,11 +6,12 @@
 mod memory;
 #[cfg(test)]
 mod model;
+mod null;
 
 use disk::PluginEntry;
 
 /// Every plugin, sorted by name.
-pub static PLUGINS: &[PluginEntry] = &[PluginEntry::of::<memory::Memory>()];
+pub static PLUGINS: &[PluginEntry] = &[PluginEntry::of::<memory::Memory>(), PluginEntry::of::<null::Null>()];
 
 /// The plugin that people call `name`.
 pub fn find(name: &str) -> Option<&'static PluginEntry> {
