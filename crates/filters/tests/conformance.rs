@@ -1,0 +1,35 @@
+//! Every filter passes the conformance kit, over several kinds of disks.
+
+use conformance::{Case, Expect::Model};
+use filters::FILTERS;
+use std::{any::Any, process::ExitCode};
+
+fn main() -> ExitCode {
+    conformance::filters(
+        FILTERS,
+        vec![
+            Case::new("cow", &[], Model).with_own_storage(),
+            Case::new("cow", &[("cow-block-size", "4K"), ("cow-on-read", "true")], Model).with_own_storage(),
+            Case::new("delay", &[("rdelay", "1ms"), ("wdelay", "1ms")], Model),
+            Case::new("error", &[("error", "EIO"), ("error-rate", "0%")], Model),
+            Case::new("log", &[], Model).with(|| file("logfile")),
+            Case::new("noextents", &[], Model),
+            Case::new("nozero", &[], Model),
+            Case::new("nozero", &[("zeromode", "emulate")], Model),
+            Case::new("nozero", &[("zeromode", "notrim"), ("fastzeromode", "slow")], Model),
+            Case::new("offset", &[("offset", "4096"), ("range", "200K")], Model),
+            Case::new("offset", &[("offset", "512")], Model),
+            Case::new("stats", &[], Model).with(|| file("statsfile")),
+            Case::new("truncate", &[("truncate", "400K")], Model),
+            Case::new("truncate", &[("truncate", "100K")], Model),
+            Case::new("truncate", &[("round-up", "64K")], Model),
+        ],
+    )
+}
+
+/// A parameter that names a file in a directory of its own.
+fn file(key: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("file").display().to_string();
+    (vec![(key.to_owned(), path)], Box::new(dir))
+}

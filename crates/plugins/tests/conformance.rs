@@ -1,0 +1,101 @@
+//! Every plugin passes the conformance kit.
+
+use conformance::{
+    Case,
+    Expect::{Discarding, Model, ReadOnly, Refusing, Verifying},
+};
+use plugins::PLUGINS;
+use std::{
+    any::Any,
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Parameters that are made anew for each check, and what they name.
+type Made = (Vec<(String, String)>, Box<dyn Any + Send>);
+
+fn main() -> ExitCode {
+    let nbdkit = (!installed("nbdkit")).then_some("nbdkit");
+    conformance::plugins(
+        PLUGINS,
+        vec![
+            Case::new("file", &[], Model).with(|| file(1 << 20, false)),
+            Case::new("file", &[], Model).with(|| file(100_001, false)),
+            Case::new("file", &[], ReadOnly).with(|| file(1 << 20, true)),
+            Case::new("full", &[("size", "1M")], Refusing),
+            Case::new("memory", &[("size", "1M")], Model),
+            Case::new("memory", &[("size", "100001")], Model),
+            // The largest disk that there can be.
+            Case::new("memory", &[("size", "9223372036854775807")], Model),
+            Case::new("nbd", &[], Model).with(served_memory).needing(nbdkit),
+            Case::new("null", &[("size", "1M")], Discarding),
+            Case::new("null", &[("size", "9223372036854775807")], Discarding),
+            Case::new("ones", &[("size", "1M")], Discarding),
+            Case::new("pattern", &[("size", "1M")], Verifying),
+            Case::new("pattern", &[("size", "9223372036854775807")], Verifying),
+            Case::new("random", &[("size", "100001"), ("seed", "7")], Verifying),
+            Case::new("random", &[("size", "1T")], Verifying),
+            Case::new("sparse-random", &[("size", "4M"), ("seed", "7")], Verifying),
+            Case::new("sparse-random", &[("size", "1T"), ("seed", "8")], Verifying),
+            Case::new("zero", &[], ReadOnly),
+        ],
+    )
+}
+
+/// A file of this size with some data and some holes.
+fn file(size: u64, read_only: bool) -> Made {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("disk");
+    let file = std::fs::File::create(&path).expect("a file");
+    file.set_len(size).expect("a file of this size");
+    for at in [0, 10_000, size / 2, size - 700] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &[b'x'; 700], at).expect("room in it");
+    }
+    // Root may write to a file that nobody may write to, so being read-only must be said.
+    let mut args = vec![("file".to_owned(), path.display().to_string())];
+    if read_only {
+        let mut permissions = file.metadata().expect("its permissions").permissions();
+        permissions.set_readonly(true);
+        file.set_permissions(permissions).expect("to change its permissions");
+        args.push(("mode".to_owned(), "ro".to_owned()));
+    }
+    (args, Box::new(dir))
+}
+
+/// A memory disk served by another project's server.
+fn served_memory() -> Made {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("sock");
+    let server = Command::new("nbdkit")
+        .args(["--foreground", "--exit-with-parent", "--unix"])
+        .arg(&socket)
+        .args(["memory", "1M"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("nbdkit starts");
+    let server = Server(server);
+    wait_for(&socket);
+    (vec![("socket".to_owned(), socket.display().to_string())], Box::new((server, dir)))
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(socket: &Path) {
+    let start = Instant::now();
+    while std::os::unix::net::UnixStream::connect(socket).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the server does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn installed(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
