@@ -125,6 +125,15 @@ impl Connector {
         Connector { target, options: ConnectOptions::default() }
     }
 
+    /// A server at the other end of a socket that this process was started with, by its number; it serves for
+    /// one connection.
+    ///
+    /// # Errors
+    /// The descriptor is not open, was taken already, or is not a socket.
+    pub fn inherited(number: i32) -> Result<Connector> {
+        Ok(Connector::stream(Stream::inherited(number)?))
+    }
+
     /// The address, unless it is an open stream.
     pub fn address(&self) -> Option<&Address> {
         match &self.target {

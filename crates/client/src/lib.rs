@@ -26,4 +26,6 @@ mod remote_disk;
 pub use connect::{ConnectOptions, Connector};
 pub use connection::Connection;
 pub use negotiate::{Failure, Negotiation, Step};
+pub use net::Address;
+pub use proto::{ExportEntry, handshake::Tls};
 pub use remote_disk::RemoteDisk;

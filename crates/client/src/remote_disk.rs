@@ -108,6 +108,12 @@ impl RemoteDisk {
         &self.negotiated
     }
 
+    /// What the disk says of itself, to be narrowed before it is shared: a part that is taken away here is not
+    /// offered to those above.
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
     /// How many connections are open.
     pub fn connections(&self) -> usize {
         self.links.len()

@@ -144,16 +144,20 @@ fn dont_wait(wait: Wait) -> c_int {
     }
 }
 
-/// Take a descriptor that this process was started with, and make it close-on-exec.
-/// `None` when it is not open.
+/// Take a descriptor that this process was started with, and make it close-on-exec. `None` when it is not open,
+/// or somebody in this process has it already.
 pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: F_SETFD touches only the descriptor's flags, and fails harmlessly on a closed one.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+    // SAFETY: F_GETFD only looks at the descriptor's flags, and fails harmlessly on a closed one.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    // Whatever this program opens is close-on-exec, and nothing close-on-exec is inherited: with that flag, the
+    // descriptor has an owner here.
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
         return None;
     }
-    // SAFETY: it is open, and the socket activation convention hands it to whoever asks for it; callers ask
-    // once per process (see `listen_fds`).
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: it is open and, as just seen, nobody owns it.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(owned)
 }
 
 fn vsock_address(cid: u32, port: u32) -> libc::sockaddr_vm {

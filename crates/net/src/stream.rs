@@ -75,6 +75,20 @@ impl Stream {
         Ok(Stream { kind: Kind::Socket(socket) })
     }
 
+    /// A connected socket that this process was started with, by its number. It can be taken once.
+    ///
+    /// # Errors
+    /// A sentence: it is not open, was taken already, or is not a socket.
+    pub fn inherited(number: i32) -> io::Result<Stream> {
+        let bad = |kind, why: &str| Err(io::Error::new(kind, format!("descriptor {number} {why}")));
+        match raw::inherited(number) {
+            None => bad(io::ErrorKind::NotFound, "was not inherited, or is in use"),
+            Some(fd) => {
+                Stream::from_socket(fd).or_else(|_| bad(io::ErrorKind::InvalidInput, "is not a socket"))
+            }
+        }
+    }
+
     /// A stream of two descriptors, such as standard input and output. When both are the same socket (as
     /// inetd makes them) the stream is that socket.
     ///

@@ -6,12 +6,14 @@
 mod memory;
 #[cfg(test)]
 mod model;
+mod nbd;
 mod null;
 
 use disk::PluginEntry;
 
 /// Every plugin, sorted by name.
-pub static PLUGINS: &[PluginEntry] = &[PluginEntry::of::<memory::Memory>(), PluginEntry::of::<null::Null>()];
+pub static PLUGINS: &[PluginEntry] =
+    &[PluginEntry::of::<memory::Memory>(), PluginEntry::of::<nbd::Nbd>(), PluginEntry::of::<null::Null>()];
 
 /// The plugin that people call `name`.
 pub fn find(name: &str) -> Option<&'static PluginEntry> {
