@@ -82,6 +82,13 @@ impl Args {
         self.list.extract_if(.., |arg| param.is_called(&arg.key)).collect()
     }
 
+    /// Takes every argument that is meant for a component with this table, for it to parse later. So the
+    /// components of a stack can share out their arguments from the top and start from the bottom.
+    pub fn split(&mut self, params: &[Param]) -> Args {
+        let theirs = |arg: &mut Arg| params.iter().any(|param| param.is_called(&arg.key));
+        Args { list: self.list.extract_if(.., theirs).collect() }
+    }
+
     /// Takes everything, as keys and values: for plugins that hand arguments on to a script.
     pub fn take_rest(&mut self) -> Vec<(String, String)> {
         self.list.drain(..).map(|arg| (arg.key, arg.value)).collect()

@@ -252,11 +252,9 @@ impl Typed {
             })
             .transpose()
         };
-        let mask_handshake = match number("mask-handshake", self.mask_handshake.as_ref())? {
-            // Flags above the sixteen bits do not exist, so masking them changes nothing.
-            Some(mask) => Some((mask & 0xffff) as u16),
-            None => None,
-        };
+        // Flags above the sixteen bits do not exist, so masking them changes nothing.
+        let mask_handshake =
+            number("mask-handshake", self.mask_handshake.as_ref())?.map(|mask| (mask & 0xffff) as u16);
         let threads = number("threads", self.threads.as_ref())?.filter(|threads| *threads > 0);
         let log = self
             .log

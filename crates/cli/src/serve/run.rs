@@ -1,10 +1,13 @@
 //! `--run`: a shell command that lives beside the server and sees it in variables.
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the command is told about the server.
 #[derive(Debug, Default)]
@@ -78,6 +81,57 @@ fn path_with(path: &OsStr, exe: &Path) -> Option<OsString> {
     std::env::join_paths(dirs).ok()
 }
 
+/// The command while it runs, so that another thread can ask it to end.
+#[derive(Clone, Default)]
+pub(crate) struct Running(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    NotYet,
+    Runs(Pid),
+    /// It has ended, or must not begin.
+    Over,
+}
+
+impl Running {
+    /// Runs the command to its end.
+    pub(crate) fn run(&self, mut shell: Command) -> io::Result<ExitStatus> {
+        let mut child = {
+            let mut state = self.lock();
+            if matches!(*state, State::Over) {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "the server was told to end"));
+            }
+            let child = shell.spawn()?;
+            *state = State::Runs(Pid::from_child(&child));
+            child
+        };
+        // Its number must not be used after it was reaped: first wait, then forget the number, then reap.
+        let ended = rustix::process::waitid(
+            WaitId::Pid(Pid::from_child(&child)),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
+        *self.lock() = State::Over;
+        ended?;
+        child.wait()
+    }
+
+    /// Asks the command to end, or keeps it from beginning.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        match *state {
+            // It may have ended by itself.
+            State::Runs(pid) => drop(rustix::process::kill_process(pid, Signal::TERM)),
+            State::NotYet => *state = State::Over,
+            State::Over => {}
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The exit code that stands for how the command ended: its own, or 128 and the signal's number, as in shells.
 pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
@@ -126,6 +180,22 @@ mod tests {
         let path = path_with(OsStr::new("/nowhere:/usr/bin"), &exe).unwrap();
         assert_eq!(path, OsString::from(format!("{}:/nowhere:/usr/bin", dir.display())));
         assert_eq!(path_with(&path, &exe), None);
+    }
+
+    #[test]
+    fn a_running_command_can_be_ended_and_a_later_one_does_not_begin() {
+        let running = Running::default();
+        let status = std::thread::scope(|scope| {
+            let run = scope.spawn(|| running.run(shell(&Variables::default(), "exec sleep 60")));
+            while !matches!(*running.lock(), State::Runs(_)) {
+                std::thread::yield_now();
+            }
+            running.end();
+            run.join().unwrap().unwrap()
+        });
+        assert_eq!(exit_code(status), 128 + 15);
+        running.end();
+        assert!(running.run(shell(&Variables::default(), "true")).is_err());
     }
 
     #[test]

@@ -1,0 +1,51 @@
+//! Signals that ask the server to end. The handler only writes a byte into a pipe; a thread does the rest.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// The pipe's writing end; never closed, since a signal may come at any time.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn note(signal: libc::c_int) {
+    let byte = signal as u8;
+    // SAFETY: `write` may be called in a signal handler, the buffer is one live byte, and `errno`, the only state
+    // it changes, is put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(PIPE.load(Ordering::Relaxed), (&raw const byte).cast(), 1);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// From now on calls `on_signal` with the number of every signal that asks to end (SIGHUP, SIGINT, SIGQUIT,
+/// SIGTERM), on a thread of its own. Call it once, when no more process will be forked off.
+pub(crate) fn watch(on_signal: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // A handler must never sleep: with a full pipe the thread knows anyway.
+    rustix::io::ioctl_fionbio(&writer, true)?;
+    PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
+    let mut reader = File::from(reader);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut byte = [0];
+        while reader.read_exact(&mut byte).is_ok() {
+            on_signal(byte[0].into());
+        }
+    })?;
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the zeroed structure with a handler, an empty mask and SA_RESTART is a valid action; the handler
+        // does only what handlers may do.
+        let set = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigemptyset(&raw mut action.sa_mask);
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+        };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
