@@ -67,6 +67,20 @@ pub fn complete(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
     Arc::new(Completed { facts, next: disk })
 }
 
+/// Zeroes a range of `disk` by writing zeroes, as many at once as it takes.
+pub fn zero_by_writing(disk: &dyn Disk, range: Range, flags: WriteFlags) -> Io<'_, ()> {
+    let step = WRITE_AT_ONCE.min(disk.facts().blocks.maximum.into());
+    if range.len <= step {
+        return disk.write(range.start, Data::zeroes(range.len), flags);
+    }
+    Io::later(async move {
+        for part in range.split_at_multiples(step) {
+            disk.write(part.start, Data::zeroes(part.len), flags).await?;
+        }
+        Ok(())
+    })
+}
+
 struct Completed {
     facts: Facts,
     next: Arc<dyn Disk>,
@@ -85,26 +99,13 @@ impl Completed {
 
     /// Zeroes the range by writing, and makes that stable where it must be.
     fn written(&self, range: Range, fua: bool) -> Io<'_, ()> {
-        let io = self.zero_by_writing(range);
+        let io = zero_by_writing(&*self.next, range, WriteFlags::default());
         if fua { io.and_then(|()| self.next.flush()) } else { io }
     }
 
     /// The plugin offers zeroing but cannot zero this range after all.
     fn zero_failed(&self, e: Error, range: Range, flags: ZeroFlags) -> Io<'_, ()> {
         if e.errno() == Errno::NOTSUP && !flags.fast { self.written(range, flags.fua) } else { e.into() }
-    }
-
-    fn zero_by_writing(&self, range: Range) -> Io<'_, ()> {
-        if range.len <= WRITE_AT_ONCE.min(self.next.facts().blocks.maximum.into()) {
-            return self.next.write(range.start, Data::zeroes(range.len), WriteFlags::default());
-        }
-        Io::later(async move {
-            let step = WRITE_AT_ONCE.min(self.next.facts().blocks.maximum.into());
-            for part in range.split_at_multiples(step) {
-                self.next.write(part.start, Data::zeroes(part.len), WriteFlags::default()).await?;
-            }
-            Ok(())
-        })
     }
 }
 
@@ -117,7 +118,7 @@ impl Disk for Completed {
         let below = WriteFlags { fua: self.below(flags.fua) };
         self.stable(self.next.write(at, data, below), flags.fua)
     }
-    fn place(&self, range: Range) -> Option<crate::shared::Place> {
+    fn place(&self, range: Range) -> Option<crate::shared::Place<'_>> {
         self.next.place(range)
     }
     fn placed(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {

@@ -12,6 +12,11 @@ pub trait EveryRequest: Send + Sync {
 
     /// Runs `call`, or refuses to, and returns the outcome.
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T>;
+
+    /// As `around`, for the orderly end of the connection.
+    fn close<'a>(&'a self, call: impl FnOnce() -> Io<'a, ()> + Send + 'a) -> Io<'a, ()> {
+        call()
+    }
 }
 
 /// Makes a [`Disk`] of an [`EveryRequest`].
@@ -64,10 +69,13 @@ impl<F: EveryRequest> Disk for Around<F> {
     fn status(&self, context: usize, r: Range, limit: usize) -> Io<'_, Vec<Status>> {
         self.filter.around(Op::new(OpKind::Extents, r), move || self.next.status(context, r, limit))
     }
-    fn place(&self, r: Range) -> Option<Place> {
+    fn place(&self, r: Range) -> Option<Place<'_>> {
         if F::MAY_PLACE { self.next.place(r) } else { None }
     }
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
         self.filter.around(Op::new(OpKind::Write, r).fua(f.fua), move || self.next.placed(r, f))
+    }
+    fn close(&self) -> Io<'_, ()> {
+        self.filter.close(move || self.next.close())
     }
 }
