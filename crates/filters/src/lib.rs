@@ -1,6 +1,10 @@
 //! Layers: they wrap disks. To add one: a `.rs`, its manual `.md` beside it, and a line in [`FILTERS`].
 #![forbid(unsafe_code)]
 
+mod delay;
+mod error;
+mod noextents;
+mod nozero;
 mod offset;
 mod stats;
 #[cfg(test)]
@@ -9,8 +13,14 @@ mod testing;
 use disk::FilterEntry;
 
 /// Every filter, sorted by name.
-pub static FILTERS: &[FilterEntry] =
-    &[FilterEntry::of::<offset::Offset>(), FilterEntry::of::<stats::Stats>()];
+pub static FILTERS: &[FilterEntry] = &[
+    FilterEntry::of::<delay::Delay>(),
+    FilterEntry::of::<error::Error>(),
+    FilterEntry::of::<noextents::NoExtents>(),
+    FilterEntry::of::<nozero::NoZero>(),
+    FilterEntry::of::<offset::Offset>(),
+    FilterEntry::of::<stats::Stats>(),
+];
 
 /// The filter that people call `name`.
 pub fn find(name: &str) -> Option<&'static FilterEntry> {
