@@ -255,11 +255,16 @@ impl Request {
     }
 
     /// How many bytes of payload follow this header on the wire, whether or not the request is valid.
+    ///
+    /// An extended write must carry PAYLOAD_LEN, but qemu 10.0 sends it without, and its payload follows all the same:
+    /// a write that no payload follows does not exist.
     #[inline]
     pub const fn payload_len(&self, style: HeaderStyle) -> u64 {
         let follows = match style {
             HeaderStyle::Compact => matches!(self.command, Command::Write),
-            HeaderStyle::Extended => self.flags.has(CommandFlags::PAYLOAD_LEN),
+            HeaderStyle::Extended => {
+                matches!(self.command, Command::Write) || self.flags.has(CommandFlags::PAYLOAD_LEN)
+            }
         };
         if follows { self.length } else { 0 }
     }

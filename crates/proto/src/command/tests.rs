@@ -59,11 +59,12 @@ fn the_other_styles_magic_is_an_error_that_reads_as_a_sentence() {
 }
 
 #[test]
-fn payload_follows_a_compact_write_and_an_extended_request_with_the_flag() {
+fn payload_follows_every_write_and_an_extended_request_with_the_flag() {
     let read = Request { command: Command::Read, ..write() };
     assert_eq!(write().payload_len(HeaderStyle::Compact), 0x1000);
     assert_eq!(read.payload_len(HeaderStyle::Compact), 0);
-    assert_eq!(write().payload_len(HeaderStyle::Extended), 0);
+    assert_eq!(write().payload_len(HeaderStyle::Extended), 0x1000);
+    assert_eq!(read.payload_len(HeaderStyle::Extended), 0);
     let flagged = Request { flags: CommandFlags::PAYLOAD_LEN, ..read };
     assert_eq!(flagged.payload_len(HeaderStyle::Extended), 0x1000);
     assert_eq!(flagged.payload_len(HeaderStyle::Compact), 0);

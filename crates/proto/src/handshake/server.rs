@@ -325,7 +325,7 @@ impl ServerHandshake {
             return Err((ReplyType::ERR_SHUTDOWN, "the server is shutting down"));
         }
         if self.policy.tls == Tls::Require && !self.tls && option != OptionType::STARTTLS {
-            return Err((ReplyType::ERR_TLS_REQD, "this server requires TLS"));
+            return Err((ReplyType::ERR_TLS_REQD, "nothing is answered before STARTTLS"));
         }
         if option == OptionType::EXPORT_NAME && self.replies == ReplyStyle::Extended {
             return Err((ReplyType::ERR_INVALID, "EXPORT_NAME cannot follow extended headers"));

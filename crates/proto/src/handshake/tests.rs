@@ -221,7 +221,7 @@ fn tls_that_only_one_side_wants_ends_the_handshake_with_a_sentence() {
     );
     assert_eq!(
         fail(Tls::Off, Policy { tls: Tls::Require, ..Default::default() }),
-        "the server refused EXTENDED_HEADERS: the server requires TLS: this server requires TLS"
+        "the server refused EXTENDED_HEADERS: the server requires TLS: nothing is answered before STARTTLS"
     );
 }
 

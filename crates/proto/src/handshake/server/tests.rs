@@ -199,7 +199,7 @@ fn without_tls_nothing_is_told_where_it_is_required() {
     ];
     let (replies, error) = answers(policy, &options);
     assert!(replies.iter().all(|(reply, _)| *reply == ReplyType::ERR_TLS_REQD) && replies.len() == 5);
-    assert!(error.unwrap().ends_with("this server requires TLS"));
+    assert!(error.unwrap().ends_with("nothing is answered before STARTTLS"));
 }
 
 #[test]
