@@ -9,6 +9,7 @@ mod offset;
 mod stats;
 #[cfg(test)]
 mod testing;
+mod truncate;
 
 use disk::FilterEntry;
 
@@ -20,6 +21,7 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<nozero::NoZero>(),
     FilterEntry::of::<offset::Offset>(),
     FilterEntry::of::<stats::Stats>(),
+    FilterEntry::of::<truncate::Truncate>(),
 ];
 
 /// The filter that people call `name`.

@@ -20,9 +20,9 @@ fn main() -> ExitCode {
             Case::new("offset", &[("offset", "4096"), ("range", "200K")], Model),
             Case::new("offset", &[("offset", "512")], Model),
             Case::new("stats", &[], Model).with(|| file("statsfile")),
-            Case::new("truncate", &[("truncate", "400K")], Model),
+            // Only smaller: a larger disk refuses what a model takes, and is checked against one of its own.
             Case::new("truncate", &[("truncate", "100K")], Model),
-            Case::new("truncate", &[("round-up", "64K")], Model),
+            Case::new("truncate", &[("round-down", "64K")], Model),
         ],
     )
 }
