@@ -27,5 +27,7 @@ pub use connect::{ConnectOptions, Connector};
 pub use connection::Connection;
 pub use negotiate::{Failure, Negotiation, Step};
 pub use net::Address;
+/// The words of the protocol: URIs, flags, metadata contexts.
+pub use proto;
 pub use proto::{ExportEntry, handshake::Tls};
 pub use remote_disk::RemoteDisk;
