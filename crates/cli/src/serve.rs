@@ -76,7 +76,8 @@ fn serve(program: &str, options: &ServeOptions, stack: &Stack) -> Result<ExitCod
     let messages = Arc::new(Messages::new(program, options.verbose, options.log.unwrap_or(LogTo::Stderr)));
     warn_of_flags(options, stack, &messages);
 
-    let backend = stack.start(&options.arguments, |name, backend| match options.verbose {
+    let tell_requests = options.verbose && !options.debug.iter().any(debug_flag::DebugFlag::hides_requests);
+    let backend = stack.start(&options.arguments, |name, backend| match tell_requests {
         true => trace::backend(name, backend, messages.clone()),
         false => backend,
     });
@@ -89,6 +90,9 @@ fn serve(program: &str, options: &ServeOptions, stack: &Stack) -> Result<ExitCod
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
     if let Some(stream) = stdio {
+        if net::listen_fds()?.is_some() {
+            bail!("-s cannot be used by a process that was started with sockets (LISTEN_FDS)");
+        }
         let server = Arc::new(make_server(options, backend.clone(), &messages)?);
         begin(options, &backend, &server, &run::Running::default())?;
         server.serve_stream(stream);

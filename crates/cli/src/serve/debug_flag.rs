@@ -25,4 +25,9 @@ impl DebugFlag {
         let value = i32::from_text(value).map_err(|_| bad())?;
         Ok(DebugFlag { component: component.to_owned(), flag: flag.to_owned(), value })
     }
+
+    /// `nbdkit.backend.datapath=0`: `-v` is wanted without a line for every request.
+    pub(crate) fn hides_requests(&self) -> bool {
+        self.component == "nbdkit" && self.flag == "backend.datapath" && self.value == 0
+    }
 }
