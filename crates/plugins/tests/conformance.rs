@@ -45,22 +45,20 @@ fn main() -> ExitCode {
 
 /// A file of this size with some data and some holes.
 fn file(size: u64, read_only: bool) -> Made {
+    use std::os::{fd::AsRawFd, unix::fs::FileExt};
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("disk");
     let file = std::fs::File::create(&path).expect("a file");
     file.set_len(size).expect("a file of this size");
     for at in [0, 10_000, size / 2, size - 700] {
-        std::os::unix::fs::FileExt::write_all_at(&file, &[b'x'; 700], at).expect("room in it");
+        file.write_all_at(&[b'x'; 700], at).expect("room in it");
     }
-    // Root may write to a file that nobody may write to, so being read-only must be said.
-    let mut args = vec![("file".to_owned(), path.display().to_string())];
-    if read_only {
-        let mut permissions = file.metadata().expect("its permissions").permissions();
-        permissions.set_readonly(true);
-        file.set_permissions(permissions).expect("to change its permissions");
-        args.push(("mode".to_owned(), "ro".to_owned()));
+    if !read_only {
+        return (vec![("file".to_owned(), path.display().to_string())], Box::new(dir));
     }
-    (args, Box::new(dir))
+    // Root may write to a file that nobody may write to, but not through a descriptor that is for reading.
+    let file = std::fs::File::open(&path).expect("the file");
+    (vec![("fd".to_owned(), file.as_raw_fd().to_string())], Box::new((file, dir)))
 }
 
 /// A memory disk served by another project's server.

@@ -1,0 +1,191 @@
+//! A local file or block device, or the files of a directory.
+
+#[allow(unsafe_code, reason = "one ioctl: discarding a part of a block device")]
+mod device;
+mod disk;
+mod input;
+mod output;
+
+use self::disk::FileDisk;
+use ::disk::{Backend, Client, Disk, Errno, Error, Export, Io, Plugin, Result};
+use params::{Choice, Params};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Serve a local file or block device.
+#[derive(Params)]
+pub(crate) struct File {
+    /// The file or block device to serve.
+    #[param(magic)]
+    file: Option<PathBuf>,
+    /// Serve the files and block devices in this directory; the client's export name chooses one.
+    #[param(placeholder = "DIRECTORY")]
+    dir: Option<PathBuf>,
+    /// Serve the file that is open as this file descriptor.
+    fd: Option<u16>,
+    /// As `dir`, the directory being open as this file descriptor.
+    dirfd: Option<u16>,
+    /// Whether what was read and written may stay in the page cache.
+    #[param(default = "default")]
+    cache: Cache,
+    /// How the file will be read, as a hint to the kernel's read-ahead.
+    #[param(default = "normal")]
+    fadvise: Fadvise,
+}
+
+/// What happens to the page cache.
+#[derive(Clone, Copy, Choice, PartialEq, Eq)]
+enum Cache {
+    Default,
+    None,
+}
+
+/// The order of reads.
+#[derive(Clone, Copy, Choice, PartialEq, Eq)]
+enum Fadvise {
+    Normal,
+    Random,
+    Sequential,
+}
+
+/// How every file is opened.
+#[derive(Clone, Copy)]
+struct Manner {
+    cache: Cache,
+    fadvise: Fadvise,
+}
+
+impl Plugin for File {
+    const NAME: &'static str = "file";
+    const MANUAL: &'static str = include_str!("file.md");
+    const DUMP: &'static [(&'static str, &'static str)] = &[
+        ("file_blksszget", "yes"),
+        ("file_blkzeroout", "yes"),
+        ("file_falloc_fl_punch_hole", "yes"),
+        ("file_falloc_fl_zero_range", "yes"),
+    ];
+
+    fn start(self) -> Result<impl Backend + 'static> {
+        // A descriptor is opened anew under its name in /proc, so that nobody's offset is shared.
+        let proc = |fd: u16| PathBuf::from(format!("/proc/self/fd/{fd}"));
+        let one = [("file", self.file), ("fd", self.fd.map(proc))];
+        let many = [("dir", self.dir), ("dirfd", self.dirfd.map(proc))];
+        let mut given: Vec<_> = one.into_iter().map(|(key, path)| (key, path, false)).collect();
+        given.extend(many.into_iter().map(|(key, path)| (key, path, true)));
+        given.retain(|(_, path, _)| path.is_some());
+        let (key, path, is_dir) = match &mut given[..] {
+            [] => {
+                return Err(Error::invalid("you must supply the file= or dir= parameter (or fd= or dirfd=)"));
+            }
+            [(key, path, is_dir)] => (*key, path.take().unwrap_or_default(), *is_dir),
+            [(a, ..), (b, ..), ..] => {
+                return Err(Error::invalid(format!("{a}= and {b}= cannot be used at the same time")));
+            }
+        };
+        let shown = format!("{key}={}", path.display());
+        let found = std::fs::metadata(&path).map_err(|e| Error::from(e).context(&shown))?;
+        match (is_dir, found.is_dir()) {
+            (true, false) => return Err(Error::invalid(format!("{shown}: not a directory"))),
+            (false, true) => {
+                return Err(Error::invalid(format!(
+                    "{shown}: a directory; use dir= to serve the files in it"
+                )));
+            }
+            _ => {}
+        }
+        let read_only = self.fd.is_some_and(is_read_only);
+        Ok(FileBackend {
+            path,
+            is_dir,
+            read_only,
+            manner: Manner { cache: self.cache, fadvise: self.fadvise },
+        })
+    }
+}
+
+struct FileBackend {
+    path: PathBuf,
+    is_dir: bool,
+    read_only: bool,
+    manner: Manner,
+}
+
+impl FileBackend {
+    fn open_now(&self, client: &Client<'_>) -> Result<Arc<dyn Disk>> {
+        let mut path = self.path.clone();
+        if self.is_dir {
+            // A name with a slash would lead out of the directory.
+            if matches!(client.export, "" | "." | "..") || client.export.contains(['/', '\0']) {
+                let why = format!("{:?} is not the name of a file in {}", client.export, path.display());
+                return Err(Error::new(Errno::NOENT, why));
+            }
+            path.push(client.export);
+        }
+        let read_only = client.read_only || self.read_only;
+        let (fd, writable) = open_file(&path, read_only).map_err(|e| e.context(path.display()))?;
+        Ok(Arc::new(FileDisk::new(fd, writable, self.manner).map_err(|e| e.context(path.display()))?))
+    }
+}
+
+/// Whether a descriptor we were given is for reading only: then the file shall not be written, even if it could be.
+fn is_read_only(fd: u16) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    flags.is_some_and(|flags| OFlags::from_bits_retain(flags) & OFlags::RWMODE == OFlags::RDONLY)
+}
+
+/// Opens a regular file or block device, for writing where that is possible.
+fn open_file(path: &Path, read_only: bool) -> Result<(OwnedFd, bool)> {
+    use rustix::io::Errno as E;
+    // Without NONBLOCK, opening a pipe would wait for somebody at its other end.
+    let flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let open = |access| rustix::fs::open(path, flags | access, Mode::empty());
+    let (fd, writable) = match if read_only { Err(E::ROFS) } else { open(OFlags::RDWR) } {
+        Ok(fd) => (fd, true),
+        Err(E::ACCESS | E::PERM | E::ROFS | E::TXTBSY) => (open(OFlags::RDONLY)?, false),
+        Err(e) => return Err(e.into()),
+    };
+    match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+        FileType::RegularFile | FileType::BlockDevice => Ok((fd, writable)),
+        _ => Err(Error::invalid("neither a regular file nor a block device")),
+    }
+}
+
+impl Backend for FileBackend {
+    fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
+        self.open_now(client).into()
+    }
+
+    fn exports<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Vec<Export>> {
+        if !self.is_dir {
+            return Io::ok(vec![Export::default()]);
+        }
+        list(&self.path).map_err(|e| Error::from(e).context(self.path.display())).into()
+    }
+}
+
+/// The names of all regular files and block devices in a directory, links to such included.
+fn list(dir: &Path) -> std::io::Result<Vec<Export>> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut exports = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        // Names that are not UTF-8 cannot be asked for; links that lead nowhere cannot be opened.
+        if let Ok(name) = entry.file_name().into_string()
+            && let Ok(found) = std::fs::metadata(entry.path())
+            && (found.is_file() || found.file_type().is_block_device())
+        {
+            exports.push(Export { name, description: None });
+        }
+    }
+    exports.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(exports)
+}
+
+#[cfg(test)]
+mod tests;

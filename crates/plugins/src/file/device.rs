@@ -1,0 +1,64 @@
+//! What a block device says of itself, and discarding parts of it.
+
+use disk::{Blocks, Range};
+use rustix::{
+    fs::{major, minor},
+    io,
+    ioctl::{Setter, ioctl, opcode},
+};
+use std::{os::fd::BorrowedFd, path::PathBuf};
+
+/// What is known of a block device since it was opened.
+pub(super) struct Device {
+    /// In bytes; what is discarded or zeroed by the device is a multiple of this.
+    pub(super) sector: u32,
+    pub(super) rotational: bool,
+    /// The device zeroes by itself, without being sent zeroes.
+    pub(super) zeroes_fast: bool,
+    preferred: u32,
+}
+
+impl Device {
+    /// Asks the kernel about an open block device with this number.
+    pub(super) fn of(fd: BorrowedFd<'_>, number: u64) -> Device {
+        let queue = queue_of(number);
+        let ask = |what: &str| -> u64 {
+            let text = std::fs::read_to_string(queue.join(what)).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        };
+        let sector = rustix::fs::ioctl_blksszget(fd).unwrap_or(512);
+        let preferred = u32::try_from(ask("minimum_io_size")).unwrap_or(0);
+        Device {
+            sector,
+            rotational: ask("rotational") == 1,
+            zeroes_fast: ask("write_zeroes_max_bytes") > 0,
+            preferred: preferred.clamp(4096, 32 << 20).next_power_of_two(),
+        }
+    }
+
+    /// Any request works, since the page cache is between; those of the device's own size are faster.
+    pub(super) fn blocks(&self) -> Blocks {
+        Blocks { preferred: self.preferred.max(self.sector), ..Blocks::default() }
+    }
+}
+
+/// Where sysfs describes the queue of a device, or of the disk that a partition belongs to.
+fn queue_of(number: u64) -> PathBuf {
+    let device = PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number)));
+    let whole = device.join("queue");
+    // `..` of the link would be another directory, so the partition's link is followed first.
+    if whole.exists() { whole } else { device.canonicalize().unwrap_or(device).join("../queue") }
+}
+
+/// Tells the device that the whole sectors of a range are not needed any more.
+pub(super) fn discard(fd: BorrowedFd<'_>, range: Range, sector: u32) -> io::Result<()> {
+    const BLKDISCARD: rustix::ioctl::Opcode = opcode::none(0x12, 119);
+    let sector = u64::from(sector);
+    let start = range.start.next_multiple_of(sector);
+    let end = range.end() / sector * sector;
+    if start >= end {
+        return Ok(());
+    }
+    // SAFETY: BLKDISCARD reads two 64-bit numbers, start and length, and that is what it is given.
+    unsafe { ioctl(fd, Setter::<BLKDISCARD, [u64; 2]>::new([start, end - start])) }
+}

@@ -1,0 +1,217 @@
+//! An open file as a disk: which requests are answered at once, and which are left to the pool.
+
+use super::{Cache, Fadvise, Manner, device::Device};
+use ::disk::{Data, Disk, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
+use rustix::{
+    fs::{Advice, FileType, SeekFrom, fadvise, fstat, seek},
+    io::Errno,
+};
+use std::{
+    num::NonZeroU64,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+    },
+};
+
+/// Zeroing or trimming up to this is quick enough to be done at once.
+const SHORT: u64 = 64 << 10;
+
+/// What all requests share, on this thread and on the pool's.
+pub(super) struct Open {
+    pub(super) facts: Facts,
+    pub(super) fd: OwnedFd,
+    pub(super) device: Option<Device>,
+    /// How to read; see `input.rs`.
+    pub(super) reading: AtomicU8,
+    /// What the file system has not refused so far.
+    pub(super) can_punch: AtomicBool,
+    pub(super) can_zero_range: AtomicBool,
+    pub(super) can_dsync: AtomicBool,
+    /// Nothing shall stay in the page cache.
+    pub(super) evict: bool,
+    /// Lies within one run of data. File systems that keep no list of runs look at every page to find the end of
+    /// one, so it is remembered. (Holes are not: another process may fill them.)
+    data_run: Mutex<Range>,
+}
+
+/// A file somebody opened.
+pub(super) struct FileDisk(Arc<Open>);
+
+impl FileDisk {
+    pub(super) fn new(fd: OwnedFd, writable: bool, manner: Manner) -> Result<FileDisk> {
+        let stat = fstat(&fd)?;
+        let device = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::BlockDevice => Some(Device::of(fd.as_fd(), stat.st_rdev)),
+            _ => None,
+        };
+        let size = match device {
+            Some(_) => seek(&fd, SeekFrom::End(0))?,
+            None => u64::try_from(stat.st_size).unwrap_or(0),
+        };
+        let facts = Facts {
+            blocks: device.as_ref().map(Device::blocks).unwrap_or_default(),
+            rotational: device.as_ref().is_some_and(|d| d.rotational),
+            cache: true,
+            // Looking for data is cheap, looking for the first hole may mean to walk the whole file.
+            extents: device.is_none() && matches!(seek(&fd, SeekFrom::Data(0)), Ok(_) | Err(Errno::NXIO)),
+            ..Facts::read_only(size)
+        };
+        let facts = match writable {
+            true => Facts {
+                write: true,
+                flush: true,
+                fua: true,
+                trim: true,
+                zero: true,
+                fast_zero: true,
+                ..facts
+            },
+            false => facts,
+        };
+        let advice = match manner.fadvise {
+            Fadvise::Normal => Advice::Normal,
+            Fadvise::Random => Advice::Random,
+            Fadvise::Sequential => Advice::Sequential,
+        };
+        if advice != Advice::Normal {
+            // Only a hint, and not for every file system.
+            let _ = fadvise(&fd, 0, None, advice);
+        }
+        Ok(FileDisk(Arc::new(Open {
+            facts,
+            device,
+            reading: AtomicU8::default(),
+            can_punch: AtomicBool::new(true),
+            can_zero_range: AtomicBool::new(true),
+            can_dsync: AtomicBool::new(true),
+            evict: manner.cache == Cache::None,
+            data_run: Mutex::new(Range::new(0, 0)),
+            fd,
+        })))
+    }
+
+    /// Has the pool do it. The work begins at once, so dropping the `Io` does not undo it.
+    pub(super) fn unblock<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Open) -> Result<T> + Send + 'static,
+    ) -> Io<'_, T> {
+        let open = self.0.clone();
+        let work = reactor::unblock(move || work(&open));
+        Io::later(async move { work.await? })
+    }
+
+    /// Here when it is quick, on the pool when it may take a while.
+    fn change(
+        &self,
+        quick: bool,
+        fua: bool,
+        change: impl FnOnce(&Open) -> Result<()> + Send + 'static,
+    ) -> Io<'_, ()> {
+        if quick && !fua {
+            return change(&self.0).into();
+        }
+        self.unblock(move |open| {
+            change(open)?;
+            if fua { open.flush() } else { Ok(()) }
+        })
+    }
+}
+
+impl Disk for FileDisk {
+    fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    fn read(&self, range: Range) -> Io<'_, Data> {
+        match self.0.read_now(range) {
+            Ok(Ok(data)) => Io::ok(data),
+            Ok(Err(unfinished)) => self.unblock(move |open| unfinished.finish(open)),
+            Err(e) => e.into(),
+        }
+    }
+
+    fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
+        if flags.fua {
+            return self.unblock(move |open| open.write_stable(at, &data));
+        }
+        // The page cache takes it, which is as quick as any hand-over.
+        self.0.write(at, &data).into()
+    }
+
+    fn zero(&self, range: Range, flags: ZeroFlags) -> Io<'_, ()> {
+        let quick = range.len <= SHORT && self.0.device.is_none();
+        self.change(quick, flags.fua, move |open| open.zero(range, flags))
+    }
+
+    fn trim(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
+        let quick = range.len <= SHORT && self.0.device.is_none();
+        self.change(quick, flags.fua, move |open| open.trim(range))
+    }
+
+    fn flush(&self) -> Io<'_, ()> {
+        self.unblock(|open| open.flush())
+    }
+
+    fn cache(&self, range: Range) -> Io<'_, ()> {
+        let hint = fadvise(&self.0.fd, range.start, NonZeroU64::new(range.len), Advice::WillNeed);
+        Io::Ready(hint.map_err(Into::into))
+    }
+
+    fn extents(&self, range: Range, limit: usize) -> Io<'_, Extents> {
+        self.0.extents(range, limit).into()
+    }
+}
+
+impl Open {
+    /// The runs of data and holes, as the file system tells them. Space that is reserved but was never written
+    /// counts as a hole there.
+    fn extents(&self, range: Range, limit: usize) -> Result<Extents> {
+        let (mut extents, mut at, end) = (Extents::new(), range.start, range.end());
+        while at < end && extents.len() <= limit {
+            let known = *self.data_run();
+            if known.start <= at && at < known.end() {
+                extents.push(known.end().min(end) - at, Kind::DATA);
+                at = known.end();
+                continue;
+            }
+            let data = match seek(&self.fd, SeekFrom::Data(at)) {
+                Ok(data) => data.clamp(at, end),
+                Err(Errno::NXIO) => end, // no data from here on
+                Err(e) => return Err(e.into()),
+            };
+            extents.push(data - at, Kind::HOLE);
+            at = data;
+            if at < end {
+                let hole = match seek(&self.fd, SeekFrom::Hole(at)) {
+                    // A hole here already: somebody is punching at this moment.
+                    Ok(hole) if hole == at => (at + 1).next_multiple_of(512),
+                    Ok(hole) => hole,
+                    Err(Errno::NXIO) => end,
+                    Err(e) => return Err(e.into()),
+                };
+                *self.data_run() = Range::new(at, hole.saturating_sub(at));
+            }
+        }
+        Ok(extents)
+    }
+
+    fn data_run(&self) -> std::sync::MutexGuard<'_, Range> {
+        self.data_run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A part of the file was given up: what was known of its data may be wrong.
+    pub(super) fn forget_data_run(&self) {
+        *self.data_run() = Range::new(0, 0);
+    }
+
+    /// Remembers that the file system cannot do something.
+    pub(super) fn refused(flag: &AtomicBool, e: Errno) -> bool {
+        let refused = matches!(e, Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV);
+        if refused {
+            flag.store(false, Relaxed);
+        }
+        refused
+    }
+}

@@ -1,0 +1,134 @@
+//! Reading: from the page cache at once, from the medium on the pool.
+
+use super::disk::Open;
+use disk::{BufMut, Data, Errno, Error, Range, Result};
+use rustix::{
+    fs::{Advice, fadvise, fstatfs},
+    io::{Errno as E, ReadWriteFlags, pread, preadv2},
+};
+use std::{io::IoSliceMut, num::NonZeroU64, sync::atomic::Ordering::Relaxed};
+
+/// Buffers of this size are pooled, and stay in the processor's cache while they are sent.
+pub(super) const PIECE: usize = 256 << 10;
+
+/// Values of `Open::reading`: the kernel is asked for what it has cached ...
+const CACHED_FIRST: u8 = 0;
+/// ... or the file lives in memory, so that reading never waits ...
+const AT_ONCE: u8 = 1;
+/// ... or the file system cannot say, so that every read might wait.
+const POOL: u8 = 2;
+
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
+
+/// A read that must go on where it may wait.
+pub(super) struct Unfinished {
+    done: Vec<Data>,
+    buf: BufMut,
+    filled: usize,
+    /// What comes behind `buf`.
+    rest: Range,
+    at: u64,
+}
+
+impl Open {
+    /// Reads what can be had without waiting: all of it, or the part that `Unfinished` carries on.
+    pub(super) fn read_now(&self, range: Range) -> Result<std::result::Result<Data, Unfinished>> {
+        let mut done = Vec::new();
+        let mut rest = range;
+        loop {
+            let at = rest.start;
+            let len = rest.len.min(PIECE as u64);
+            rest = Range::new(at + len, rest.len - len);
+            let mut buf = BufMut::new(len as usize);
+            let filled = self.read_cached(at, &mut buf)?;
+            if filled < buf.len() {
+                return Ok(Err(Unfinished { done, buf, filled, rest, at }));
+            }
+            self.evict_read(at, len);
+            if rest.is_empty() && done.is_empty() {
+                return Ok(Ok(buf.into()));
+            }
+            done.push(buf.into());
+            if rest.is_empty() {
+                return Ok(Ok(Data::join(done)));
+            }
+        }
+    }
+
+    /// Fills the buffer as far as that is possible without waiting.
+    fn read_cached(&self, at: u64, into: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < into.len() {
+            let mode = self.reading.load(Relaxed);
+            let (at, slice) = (at + filled as u64, &mut into[filled..]);
+            let read = match mode {
+                CACHED_FIRST => preadv2(&self.fd, &mut [IoSliceMut::new(slice)], at, ReadWriteFlags::NOWAIT),
+                AT_ONCE => pread(&self.fd, slice, at),
+                _ => return Ok(filled),
+            };
+            match read {
+                // The end of the file, before its end; `finish` makes sure.
+                Ok(0) | Err(E::AGAIN) => return Ok(filled),
+                Ok(n) => filled += n,
+                Err(E::INTR) => {}
+                Err(E::OPNOTSUPP | E::NOSYS | E::INVAL) if mode == CACHED_FIRST => {
+                    self.reading.store(self.reading_without_nowait(), Relaxed);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn reading_without_nowait(&self) -> u8 {
+        match fstatfs(&self.fd) {
+            Ok(fs) if matches!(fs.f_type as u64 & 0xffff_ffff, TMPFS | RAMFS) => AT_ONCE,
+            _ => POOL,
+        }
+    }
+
+    /// Fills the buffer, however long it takes.
+    fn read_waiting(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < into.len() {
+            match pread(&self.fd, &mut into[filled..], at + filled as u64) {
+                Ok(0) => {
+                    let why = "the file is shorter than it was when it was opened";
+                    return Err(Error::new(Errno::IO, why));
+                }
+                Ok(n) => filled += n,
+                Err(E::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What was read need not stay in the page cache, if that was asked for.
+    fn evict_read(&self, at: u64, len: u64) {
+        if self.evict {
+            let _ = fadvise(&self.fd, at, NonZeroU64::new(len), Advice::DontNeed);
+        }
+    }
+}
+
+impl Unfinished {
+    /// Reads the rest, waiting where need be.
+    pub(super) fn finish(self, open: &Open) -> Result<Data> {
+        let Unfinished { mut done, mut buf, filled, mut rest, mut at } = self;
+        open.read_waiting(at + filled as u64, &mut buf[filled..])?;
+        open.evict_read(at, buf.len() as u64);
+        done.push(buf.into());
+        while !rest.is_empty() {
+            at = rest.start;
+            let len = rest.len.min(PIECE as u64);
+            rest = Range::new(at + len, rest.len - len);
+            let mut buf = BufMut::new(len as usize);
+            open.read_waiting(at, &mut buf)?;
+            open.evict_read(at, len);
+            done.push(buf.into());
+        }
+        Ok(Data::join(done))
+    }
+}
