@@ -1,1 +1,44 @@
-//! copy, info and the other tools.
+//! The tools: `copy` and `info`, each a command line that ends in an exit code.
+//!
+//! Each has a `main` (its arguments, beginning with the name that it was started under, in; an exit code out), a
+//! `command` from which manual pages and completions are made, and a manual.
+#![forbid(unsafe_code)]
+
+mod command_line;
+pub mod copy;
+pub mod info;
+mod size;
+
+use std::{ffi::OsString, process::ExitCode};
+
+/// A tool, as lists of tools show it.
+pub struct Tool {
+    /// What follows `diskpipe` on the command line.
+    pub name: &'static str,
+    /// The name under which it behaves as people know it.
+    pub alias: &'static str,
+    /// Its manual, in Markdown, with a marker where the table of options goes.
+    pub manual: &'static str,
+    /// Its options.
+    pub command: fn() -> clap::Command,
+    /// Runs it; the first argument is the name that it was started under.
+    pub main: fn(Vec<OsString>) -> ExitCode,
+}
+
+/// All tools, sorted.
+pub const TOOLS: [Tool; 2] = [
+    Tool {
+        name: "copy",
+        alias: "nbdcopy",
+        manual: include_str!("copy/copy.md"),
+        command: copy::command,
+        main: copy::main,
+    },
+    Tool {
+        name: "info",
+        alias: "nbdinfo",
+        manual: include_str!("info/info.md"),
+        command: info::command,
+        main: info::main,
+    },
+];

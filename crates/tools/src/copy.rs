@@ -1,0 +1,293 @@
+//! `copy`: from anywhere to anywhere that is an NBD server, a file, a device or a stream.
+//!
+//! `endpoint` opens both ends, `map` says what to do piece by piece, `transfer` does one piece, `engine` keeps many of
+//! them in flight. `stream` stands in for the engine where an end can only be read or written in order.
+
+mod endpoint;
+mod engine;
+mod file;
+mod map;
+mod nbd;
+mod null;
+mod options;
+mod progress;
+mod stream;
+mod transfer;
+
+use crate::command_line::{Invocation, Word};
+use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use disk::{Disk, Range};
+use endpoint::Endpoint;
+use engine::{Lane, Plan};
+use options::Options;
+use progress::{Progress, Style};
+use std::{ffi::OsString, fs::OpenOptions, num::NonZeroUsize, os::fd::OwnedFd, process::ExitCode, sync::Arc};
+use transfer::Zeroes;
+
+/// Requests in flight per connection, if nobody says otherwise.
+const REQUESTS: usize = 64;
+/// Data in flight over all connections, in bytes, if nobody says otherwise: keeps the process below 20 MiB.
+const QUEUE: u64 = 8 << 20;
+/// Connections to each server, if nobody says otherwise.
+const CONNECTIONS: usize = 4;
+
+/// The options, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Options::command()
+}
+
+/// Runs the tool. The first argument is the name that it was started under.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let invocation = match Invocation::new(args, "diskpipe copy") {
+        Ok(invocation) => invocation,
+        Err(code) => return code,
+    };
+    let options: Options = match invocation.parse(command()) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    match run(&invocation, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_broken_pipe(&e) => ExitCode::FAILURE,
+        Err(e) => invocation.failed(format!("{e:#}")),
+    }
+}
+
+/// The reader of our output had enough. It knows, and other tools end silently then.
+fn is_broken_pipe(e: &anyhow::Error) -> bool {
+    e.downcast_ref::<disk::Error>().is_some_and(|e| e.errno().get() == rustix::io::Errno::PIPE.raw_os_error())
+}
+
+fn run(invocation: &Invocation, options: &Options) -> Result<()> {
+    let (from, to) = (invocation.word(options.source.clone()), invocation.word(options.destination.clone()));
+    let style = progress_style(options)?;
+    let source = Endpoint::source(&from)?;
+    let destination = Endpoint::destination(&to, &source)?;
+    let copy = Copy::new(options, &source, &destination)?;
+    if options.verbose > 0 {
+        copy.describe(invocation, &from, &to);
+    }
+    let progress = Progress::new(style, copy.size);
+    let outcome = copy.run(&progress);
+    match outcome {
+        Ok(()) => progress.finished(),
+        Err(_) => progress.abandoned(),
+    }
+    outcome
+}
+
+fn progress_style(options: &Options) -> Result<Style> {
+    match options.progress.as_deref() {
+        None => Ok(Style::Silent),
+        Some("") => Ok(Style::Bar),
+        Some(text) => {
+            let number: i32 = text
+                .parse()
+                .ok()
+                .with_context(|| format!("--progress={text}: not the number of a descriptor"))?;
+            // As with a closed standard error: the copy is what matters.
+            Ok(inherited(number).map_or(Style::Silent, Style::lines))
+        }
+    }
+}
+
+/// The descriptor that this process was started with under a number, for our own use.
+fn inherited(number: i32) -> Option<OwnedFd> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    // Without unsafe code a number becomes a descriptor only by way of the kernel.
+    let copy = pidfd_open(getpid(), PidfdFlags::empty())
+        .and_then(|own| pidfd_getfd(own, number, PidfdGetfdFlags::empty()))
+        .ok();
+    let again =
+        || OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")).ok().map(OwnedFd::from);
+    copy.or_else(again)
+}
+
+/// A copy that can begin.
+struct Copy<'a> {
+    options: &'a Options,
+    source: &'a Endpoint,
+    destination: &'a Endpoint,
+    /// Of the source; `None`: not known.
+    size: Option<u64>,
+    plan: Plan,
+    lanes: Vec<Lane>,
+}
+
+impl<'a> Copy<'a> {
+    fn new(options: &'a Options, source: &'a Endpoint, destination: &'a Endpoint) -> Result<Copy<'a>> {
+        let (from, to) = (source.disk(), destination.disk());
+        let size = from.as_ref().map(|disk| disk.facts().size);
+        if let Some(to) = &to {
+            if !to.facts().write {
+                bail!("the destination is read-only, cannot write to it");
+            }
+            if size.is_some_and(|size| size > to.facts().size) {
+                bail!(
+                    "the destination size is smaller than the source size: {} bytes of {}",
+                    to.facts().size,
+                    size.unwrap_or(0)
+                );
+            }
+        }
+        let streaming = from.is_none() || to.is_none();
+        let mut lanes = Vec::new();
+        let mut threads = 1;
+        if let (Some(from), Some(to)) = (from, to.clone()) {
+            lanes.push((from, to));
+            if source.may_have_several() && destination.may_have_several() && !options.synchronous {
+                threads = choose_threads(options);
+                open_more(&mut lanes, options, threads, source, destination)?;
+            }
+            threads = threads.min(lanes.len());
+        }
+        let plan = plan(options, lanes.len().max(1), threads, destination, to.as_deref(), streaming);
+        Ok(Copy { options, source, destination, size, plan, lanes })
+    }
+
+    fn describe(&self, invocation: &Invocation, from: &Word, to: &Word) {
+        let destination_size = match self.destination {
+            Endpoint::File(file) if file.is_fresh() => self.size,
+            other => other.disk().map(|disk| disk.facts().size),
+        };
+        let ends = [("src", self.source, self.size, from), ("dst", self.destination, destination_size, to)];
+        for (end, endpoint, size, word) in ends {
+            let (kind, facts) = endpoint.describe(size);
+            eprintln!("{}: {end}: {kind} \"{word}\"", invocation.name);
+            eprintln!("{}: {end}: {facts}", invocation.name);
+        }
+        let Plan { requests, threads, .. } = self.plan;
+        let connections = self.lanes.len().max(1);
+        let synchronous = self.options.synchronous || self.lanes.is_empty();
+        eprintln!(
+            "{}: connections={connections} requests={requests} threads={threads} synchronous={synchronous}",
+            invocation.name
+        );
+    }
+
+    fn run(&self, progress: &Progress) -> Result<()> {
+        let total = match (self.source, self.destination) {
+            (Endpoint::Stream(from), Endpoint::Stream(to)) => stream::pass_on(from, to, progress)?,
+            (Endpoint::Stream(from), to) => {
+                let to = to.disk().context("the destination is no disk")?;
+                stream::into(&self.plan, from, &*to, progress)?
+            }
+            (from, Endpoint::Stream(to)) => {
+                let from = from.disk().context("the source is no disk")?;
+                stream::out(&self.plan, &*from, to, progress)?;
+                from.facts().size
+            }
+            (from, _) => {
+                self.disk_to_disk(progress)?;
+                from.disk().map_or(0, |disk| disk.facts().size)
+            }
+        };
+        self.finish(total)
+    }
+
+    fn disk_to_disk(&self, progress: &Progress) -> Result<()> {
+        let Some((from, to)) = self.lanes.first() else { return Ok(()) };
+        let size = from.facts().size;
+        let fresh = matches!(self.destination, Endpoint::File(file) if file.is_fresh());
+        let block = u64::from(to.facts().blocks.minimum);
+        // Last comes what makes a new file as long as its source, and what must share a block with other data.
+        let last = match size % block {
+            _ if fresh => size.saturating_sub(1) / self.plan.request_size * self.plan.request_size,
+            _ => size / block * block,
+        };
+        engine::copy(&self.plan, Range::new(0, last), &self.lanes, progress)?;
+        let rest = Range::new(last, size - last);
+        if fresh {
+            engine::copy(&self.plan, rest, &self.lanes[..1], progress)?;
+        } else if !rest.is_empty() {
+            let ends = self.plan.ends(&**from, &**to);
+            reactor::block_on(async {
+                let data = from.read(rest).await?;
+                if let Some(transfer) = ends.start_padded(rest, data).await? {
+                    transfer.await?;
+                }
+                Ok::<(), disk::Error>(())
+            })?;
+            progress.add(rest.len);
+        }
+        Ok(())
+    }
+
+    /// All is written: makes the destination whole.
+    fn finish(&self, total: u64) -> Result<()> {
+        match self.destination {
+            Endpoint::File(file) => {
+                file.finish(total, self.options.flush).context("writing to the destination")?;
+            }
+            Endpoint::Nbd(nbd) if self.options.flush => {
+                let disks: Vec<Arc<dyn Disk>> = match self.lanes.is_empty() {
+                    true => vec![nbd.first().clone()],
+                    false => self.lanes.iter().map(|(_, to)| to.clone()).collect(),
+                };
+                for disk in disks.iter().filter(|disk| disk.facts().flush) {
+                    disk.flush().wait().context("flushing the destination")?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// How many threads, before it is known how many connections there will be.
+fn choose_threads(options: &Options) -> usize {
+    match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        n => n,
+    }
+}
+
+fn open_more(
+    lanes: &mut Vec<Lane>,
+    options: &Options,
+    threads: usize,
+    source: &Endpoint,
+    destination: &Endpoint,
+) -> Result<()> {
+    let wanted = options.connections.map_or(CONNECTIONS.min(threads), NonZeroUsize::get);
+    while lanes.len() < wanted {
+        let (Some(from), Some(to)) = (source.another()?, destination.another()?) else { break };
+        lanes.push((from, to));
+    }
+    Ok(())
+}
+
+fn plan(
+    options: &Options,
+    lanes: usize,
+    threads: usize,
+    destination: &Endpoint,
+    to: Option<&dyn Disk>,
+    streaming: bool,
+) -> Plan {
+    let fresh = matches!(destination, Endpoint::File(file) if file.is_fresh());
+    let preferred = to.map_or(4096, |disk| disk.facts().blocks.preferred.into());
+    let sparse = match options.sparse {
+        _ if options.allocated => None,
+        Some(0) => None,
+        Some(block) => Some(block),
+        None => Some(4096.max(preferred)),
+    };
+    let zeroes = match options {
+        Options { destination_is_zero: true, .. } => Zeroes::Skip,
+        Options { allocated: true, .. } => Zeroes::Allocate,
+        _ if fresh => Zeroes::Skip,
+        _ => Zeroes::Hole,
+    };
+    Plan {
+        request_size: options.request_size,
+        requests: if options.synchronous { 1 } else { options.requests.map_or(REQUESTS, NonZeroUsize::get) },
+        queue: options.queue_size.unwrap_or(QUEUE / lanes as u64),
+        sparse,
+        // Zeroes need not be read for a stream either.
+        extents: !options.no_extents,
+        zeroes: if streaming && to.is_none() { Zeroes::Skip } else { zeroes },
+        threads,
+    }
+}

@@ -1,0 +1,126 @@
+//! What stands at either end of the copy, by its name on the command line.
+
+use crate::{
+    command_line::{Word, is_uri},
+    copy::{
+        file::{LocalFile, Opened},
+        nbd::Nbd,
+        null::Null,
+        stream::Stream,
+    },
+    size,
+};
+use anyhow::{Context, Result, bail};
+use disk::Disk;
+use std::{fs::File, io, os::fd::AsFd, path::Path, sync::Arc};
+
+/// One end of a copy.
+pub(crate) enum Endpoint {
+    /// An NBD server.
+    Nbd(Nbd),
+    /// A local file or block device.
+    File(Arc<LocalFile>),
+    /// Bytes in order.
+    Stream(Stream),
+    /// The destination that forgets.
+    Null(Arc<Null>),
+}
+
+impl Endpoint {
+    /// Opens the source.
+    ///
+    /// # Errors
+    /// It does not exist, or cannot be read.
+    pub(crate) fn source(word: &Word) -> Result<Endpoint> {
+        Ok(match word {
+            Word::Command(command) => Endpoint::Nbd(Nbd::command(command).context(word.to_string())?),
+            Word::Plain(text) if text == "-" => {
+                let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().context("standard input")?);
+                LocalFile::source_from(stdin).context("standard input")?.into()
+            }
+            Word::Plain(text) if is_uri(text) => Endpoint::Nbd(Nbd::uri(&text.to_string_lossy())?),
+            Word::Plain(text) => LocalFile::source(Path::new(text)).context(word.to_string())?.into(),
+        })
+    }
+
+    /// Opens the destination. A regular file is emptied.
+    ///
+    /// # Errors
+    /// It cannot be opened for writing, or is the source itself.
+    pub(crate) fn destination(word: &Word, source: &Endpoint) -> Result<Endpoint> {
+        Ok(match word {
+            Word::Command(command) => Endpoint::Nbd(Nbd::command(command).context(word.to_string())?),
+            Word::Plain(text) if text == "null:" => Endpoint::Null(Arc::new(Null::new())),
+            Word::Plain(text) if text == "-" => {
+                let stdout =
+                    File::from(io::stdout().as_fd().try_clone_to_owned().context("standard output")?);
+                LocalFile::destination_from(stdout).context("standard output")?.into()
+            }
+            Word::Plain(text) if is_uri(text) => Endpoint::Nbd(Nbd::uri(&text.to_string_lossy())?),
+            Word::Plain(text) => {
+                let path = Path::new(text);
+                if let Endpoint::File(file) = source
+                    && file.is_same(path)
+                {
+                    bail!("{word}: this is the source, too; copying it onto itself would destroy it");
+                }
+                LocalFile::destination(path).context(word.to_string())?.into()
+            }
+        })
+    }
+
+    /// Requests go here, unless it is a stream.
+    pub(crate) fn disk(&self) -> Option<Arc<dyn Disk>> {
+        match self {
+            Endpoint::Nbd(nbd) => Some(nbd.first().clone()),
+            Endpoint::File(file) => Some(file.clone()),
+            Endpoint::Null(null) => Some(null.clone()),
+            Endpoint::Stream(_) => None,
+        }
+    }
+
+    /// Whether it can be opened more than once.
+    pub(crate) fn may_have_several(&self) -> bool {
+        match self {
+            Endpoint::Nbd(nbd) => nbd.may_have_several(),
+            Endpoint::File(_) | Endpoint::Null(_) => true,
+            Endpoint::Stream(_) => false,
+        }
+    }
+
+    /// Opens it once more.
+    ///
+    /// # Errors
+    /// The server refuses a further connection.
+    pub(crate) fn another(&self) -> Result<Option<Arc<dyn Disk>>> {
+        match self {
+            Endpoint::Nbd(nbd) => Ok(Some(nbd.another()?)),
+            other => Ok(other.disk()),
+        }
+    }
+
+    /// One line for `--verbose`.
+    pub(crate) fn describe(&self, size: Option<u64>) -> (&'static str, String) {
+        let kind = match self {
+            Endpoint::Nbd(_) => "nbd_ops",
+            Endpoint::File(_) => "file_ops",
+            Endpoint::Stream(_) => "pipe_ops",
+            Endpoint::Null(_) => "null_ops",
+        };
+        let preferred = self.disk().map_or(4096, |disk| disk.facts().blocks.preferred);
+        let size = match size {
+            Some(size) => format!("{size} ({})", size::human(size)),
+            None => format!("-1 ({})", u64::MAX),
+        };
+        (kind, format!("size={size}, preferred block size={preferred}"))
+    }
+}
+
+impl From<Opened> for Endpoint {
+    fn from(opened: Opened) -> Endpoint {
+        match opened {
+            Opened::File(file) => Endpoint::File(Arc::new(file)),
+            Opened::Stream(file) => Endpoint::Stream(Stream::new(file)),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The copy between two disks: workers that keep many pieces in flight.
+//!
+//! A worker drives one pair of opened disks. It has no thread of its own: it waits for its requests, and whoever
+//! waits, drives. With several threads each drives some of the workers; they share the regions of the disk.
+
+use crate::copy::{
+    map::{Cut, Map, Next, Piece, Regions, ZERO_STEP},
+    progress::Progress,
+    transfer::{Ends, Transfer, Zeroes},
+};
+use disk::{Disk, Error, Extents, Io, Range, Result};
+use reactor::InFlight;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+/// How many extents are asked for at once: as many as come cheaply.
+const EXTENTS: usize = 64 << 10;
+
+/// How to copy. Sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// The longest read and write: a power of 2.
+    pub(crate) request_size: u64,
+    /// Pieces in flight per worker, at least 1.
+    pub(crate) requests: usize,
+    /// Bytes of data in flight per worker; one piece is always allowed.
+    pub(crate) queue: u64,
+    /// Blocks of zeroes of this size in the data become zeroes; a power of 2.
+    pub(crate) sparse: Option<u64>,
+    /// Use the extents of the source.
+    pub(crate) extents: bool,
+    /// What to do with zeroes.
+    pub(crate) zeroes: Zeroes,
+    /// How many threads drive the workers, at least 1.
+    pub(crate) threads: usize,
+}
+
+/// An opened source and an opened destination, for one worker.
+pub(crate) type Lane = (Arc<dyn Disk>, Arc<dyn Disk>);
+
+impl Plan {
+    /// How to go from one to the other.
+    pub(crate) fn ends<'a>(&self, from: &'a dyn Disk, to: &'a dyn Disk) -> Ends<'a> {
+        let longest = from.facts().blocks.maximum.min(to.facts().blocks.maximum);
+        // A maximum need not be a power of 2, but is a multiple of the minimum.
+        let request_size = self.request_size.min(longest.into());
+        Ends {
+            from,
+            to,
+            zeroes: self.zeroes,
+            sparse: self.sparse,
+            request_size,
+            one_by_one: self.requests == 1,
+        }
+    }
+
+    /// How the source is cut for these ends.
+    pub(crate) fn cut(&self, ends: &Ends<'_>) -> Cut {
+        let align = ends.from.facts().blocks.minimum.max(ends.to.facts().blocks.minimum);
+        let by_writing = self.zeroes != Zeroes::Skip && !ends.to.facts().zero;
+        Cut { data: ends.request_size, zero: (!by_writing).then_some(ZERO_STEP), align: align.into() }
+    }
+}
+
+/// Copies `range` (of the source and to the same place) over all lanes.
+///
+/// # Errors
+/// The first failure; nothing is begun after it.
+pub(crate) fn copy(plan: &Plan, range: Range, lanes: &[Lane], progress: &Progress) -> Result<()> {
+    let regions = Regions::new(range, lanes.len());
+    let failed = AtomicBool::new(false);
+    let workers = |lanes: &[Lane]| {
+        let mut workers = InFlight::new();
+        for (from, to) in lanes {
+            let worker = Worker::new(plan, &**from, &**to, &regions, progress, &failed);
+            workers.push(Box::pin(worker.work()));
+        }
+        reactor::block_on(async {
+            while let Some(outcome) = workers.next().await {
+                outcome?;
+            }
+            Ok(())
+        })
+    };
+    let per_thread = lanes.len().div_ceil(plan.threads.max(1));
+    let mut groups = lanes.chunks(per_thread.max(1));
+    let own = groups.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = groups.map(|lanes| scope.spawn(|| workers(lanes))).collect();
+        let mut outcome = workers(own);
+        for other in others {
+            let theirs = other.join().unwrap_or_else(|_| Err(Error::io("a copying thread panicked")));
+            outcome = outcome.and(theirs);
+        }
+        outcome
+    })
+}
+
+/// Copies what it gets of the regions over one lane.
+struct Worker<'a> {
+    plan: &'a Plan,
+    ends: Ends<'a>,
+    map: Map<'a>,
+    progress: &'a Progress,
+    failed: &'a AtomicBool,
+    flight: InFlight<Task<'a>>,
+    /// Data in flight, in bytes.
+    queued: u64,
+}
+
+/// What a worker waits for.
+enum Task<'a> {
+    Transfer(Transfer<'a>, u64),
+    Extents(Io<'a, Extents>),
+}
+
+enum Done {
+    Transfer(Range, u64, Result<()>),
+    Extents(Result<Extents>),
+}
+
+impl Future for Task<'_> {
+    type Output = Done;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
+        match self.get_mut() {
+            Task::Transfer(transfer, queued) => {
+                Pin::new(&mut *transfer).poll(cx).map(|out| Done::Transfer(transfer.range(), *queued, out))
+            }
+            Task::Extents(io) => Pin::new(io).poll(cx).map(Done::Extents),
+        }
+    }
+}
+
+impl<'a> Worker<'a> {
+    fn new(
+        plan: &'a Plan,
+        from: &'a dyn Disk,
+        to: &'a dyn Disk,
+        regions: &'a Regions,
+        progress: &'a Progress,
+        failed: &'a AtomicBool,
+    ) -> Self {
+        let ends = plan.ends(from, to);
+        let map = Map::new(regions, plan.cut(&ends), plan.extents && from.facts().extents);
+        Worker { plan, ends, map, progress, failed, flight: InFlight::new(), queued: 0 }
+    }
+
+    async fn work(mut self) -> Result<()> {
+        let outcome = self.copy().await;
+        if outcome.is_err() {
+            self.failed.store(true, Relaxed);
+        }
+        outcome
+    }
+
+    async fn copy(&mut self) -> Result<()> {
+        loop {
+            // Another worker's failure fails the copy; its error is the one that is told.
+            if self.failed.load(Relaxed) {
+                return Ok(());
+            }
+            self.begin()?;
+            match self.flight.next().await {
+                None => return Ok(()),
+                Some(Done::Extents(answer)) => self.map.learn(answer.as_ref().ok()),
+                Some(Done::Transfer(range, queued, outcome)) => {
+                    outcome?;
+                    self.queued -= queued;
+                    self.progress.add(range.len);
+                }
+            }
+        }
+    }
+
+    /// Begins as much as may be in flight.
+    fn begin(&mut self) -> Result<()> {
+        loop {
+            let may_ask = self.plan.requests > 1 || self.flight.is_empty();
+            while may_ask && let Some(range) = self.map.ask() {
+                match self.ends.from.extents(range, EXTENTS) {
+                    Io::Ready(answer) => self.map.learn(answer.as_ref().ok()),
+                    later => self.flight.push(Task::Extents(later)),
+                }
+            }
+            if self.flight.len() >= self.plan.requests || self.queued >= self.plan.queue {
+                return Ok(());
+            }
+            let Next::Piece(piece) = self.map.next() else { return Ok(()) };
+            let (range, queued) = match piece {
+                Piece::Data(range) => (range, range.len),
+                Piece::Zero(range) => (range, 0),
+            };
+            match self.ends.start(piece)? {
+                None => self.progress.add(range.len),
+                Some(transfer) => {
+                    self.queued += queued;
+                    self.flight.push(Task::Transfer(transfer, queued));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The command line of `copy`.
+
+use clap::{ArgAction, Parser};
+use std::{ffi::OsString, num::NonZeroUsize};
+
+/// Copy to and from NBD servers, files, devices and pipes.
+#[derive(Parser, Debug)]
+#[command(
+    name = "copy",
+    infer_long_args = true,
+    args_override_self = true,
+    disable_version_flag = true,
+    override_usage = "diskpipe copy [OPTIONS] SOURCE DESTINATION",
+    after_help = "SOURCE and DESTINATION are - | FILE | DEVICE | NBD-URI | [ COMMAND ARGUMENT... ]; \
+                  DESTINATION may also be null:"
+)]
+pub(crate) struct Options {
+    /// Keep the space of zeroes allocated at the destination, instead of making holes.
+    #[arg(long)]
+    pub(crate) allocated: bool,
+
+    /// Use up to N connections to each server that allows several.
+    #[arg(short = 'C', long, value_name = "N")]
+    pub(crate) connections: Option<NonZeroUsize>,
+
+    /// The destination reads as zeroes already: do not write those of the source.
+    #[arg(long, visible_alias = "target-is-zero")]
+    pub(crate) destination_is_zero: bool,
+
+    /// Make everything stable at the destination before exiting.
+    #[arg(long)]
+    pub(crate) flush: bool,
+
+    /// Read all of the source, whatever its server says of holes.
+    #[arg(long)]
+    pub(crate) no_extents: bool,
+
+    /// Show a progress bar; with =FD write lines such as 50/100 to that file descriptor.
+    #[arg(short, long, value_name = "FD", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) progress: Option<String>,
+
+    /// At most so many bytes of data in flight per connection.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) queue_size: Option<u64>,
+
+    /// The longest read or write, in bytes: a power of 2 from 4096 to 33554432.
+    #[arg(long, value_name = "BYTES", default_value = "262144", value_parser = request_size)]
+    pub(crate) request_size: u64,
+
+    /// At most so many requests in flight per connection.
+    #[arg(short = 'R', long, value_name = "N")]
+    pub(crate) requests: Option<NonZeroUsize>,
+
+    /// Turn blocks of zeroes of so many bytes into holes: a power of 2 of at least 512, or 0 for none.
+    /// The default is 4096, or the destination's preferred block size if that is larger.
+    #[arg(short = 'S', long, value_name = "BYTES", value_parser = sparse)]
+    pub(crate) sparse: Option<u64>,
+
+    /// One request at a time, in order.
+    #[arg(long)]
+    pub(crate) synchronous: bool,
+
+    /// Use up to N threads; 0 lets the tool choose.
+    #[arg(short = 'T', long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+
+    /// Say on standard error what is copied and how.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Where to copy from.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: OsString,
+
+    /// Where to copy to.
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: OsString,
+}
+
+fn request_size(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(n) if n.is_power_of_two() && (4096..=32 << 20).contains(&n) => Ok(n),
+        _ => Err("must be a power of 2 from 4096 to 33554432".into()),
+    }
+}
+
+fn sparse(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(n) if n == 0 || (n.is_power_of_two() && n >= 512) => Ok(n),
+        _ => Err("must be a power of 2 of at least 512, or 0".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Option<Options> {
+        Options::try_parse_from([&["copy"], args].concat()).ok()
+    }
+
+    #[test]
+    fn options_stand_anywhere_and_may_be_shortened() {
+        let o = parse(&["a", "-pv", "b", "--dest", "--conn=3", "-R", "7", "-S0"]).unwrap();
+        assert_eq!(o.progress.as_deref(), Some(""));
+        assert_eq!((o.verbose, o.destination_is_zero, o.sparse), (1, true, Some(0)));
+        assert_eq!((o.connections, o.requests), (NonZeroUsize::new(3), NonZeroUsize::new(7)));
+        assert!(parse(&["a", "b", "--target-is-zero"]).unwrap().destination_is_zero);
+        assert_eq!(parse(&["--progress=3", "a", "b"]).unwrap().progress.as_deref(), Some("3"));
+        assert_eq!(parse(&["--progress", "a", "b"]).unwrap().source, "a");
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        for bad in
+            ["-C0", "-R0", "-Tx", "--request-size=1000", "--request-size=2048", "--request-size=67108864"]
+        {
+            assert!(parse(&[bad, "a", "b"]).is_none(), "{bad}");
+        }
+        for bad in ["-S256", "-S1000", "-S-1", "--progress="] {
+            assert!(bad == "--progress=" || parse(&[bad, "a", "b"]).is_none(), "{bad}");
+        }
+        assert!(parse(&["--req=4", "a", "b"]).is_none(), "ambiguous");
+        assert!(parse(&["a"]).is_none());
+        assert!(parse(&["a", "b", "c"]).is_none());
+    }
+}
