@@ -5,8 +5,8 @@
 //! Shapes: `r1` `w1` (blocking, 4 KiB, one request at a time), `r1a` (the same over a future), `r64` `w64`
 //! (4 KiB, 64 in flight), `r256k` `w256k` (256 KiB, 16 in flight). The last word printed is the rate per second.
 
-use client::{Connector, RemoteDisk, blocking::Client};
-use disk::{Data, Disk, Range, WriteFlags};
+use client::{Connector, blocking::Client};
+use disk::{Data, Disk, Io, Range, WriteFlags};
 use reactor::InFlight;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,7 @@ fn main() -> disk::Result<()> {
         shapes = vec!["r1", "w1", "r1a", "r64", "w64", "r256k", "w256k"];
     }
     let client = Client::open(&Connector::to(net::Address::Unix(socket.into())))?;
+    let disk = client.disk();
     for shape in shapes {
         let (write, block, depth) = match shape {
             "r1" | "r1a" => (false, 4096, 1),
@@ -51,11 +52,19 @@ fn main() -> disk::Result<()> {
             "w256k" => (true, 256 << 10, 16),
             _ => return Err(disk::Error::invalid(format!("{shape}: no such shape"))),
         };
-        let offsets = Offsets { state: 0x9e37_79b9_7f4a_7c15, blocks: client.size() / block, block };
+        let mut offsets = Offsets { state: 0x9e37_79b9_7f4a_7c15, blocks: client.size() / block, block };
         let start = Instant::now();
         let done = match (depth, shape) {
             (1, "r1" | "w1") => one_by_one(&client, write, offsets, time)?,
-            _ => reactor::block_on(at_depth(client.disk(), write, offsets, time, depth))?,
+            _ if write => {
+                let payload = Data::fill(block as usize, |b| b.fill(7));
+                let ask = || disk.write(offsets.next(), payload.clone(), WriteFlags::default());
+                reactor::block_on(at_depth(ask, time, depth))?
+            }
+            _ => {
+                let ask = || disk.read(Range::new(offsets.next(), block));
+                reactor::block_on(at_depth(ask, time, depth))?
+            }
         };
         println!("{shape} {:.0}", done as f64 / start.elapsed().as_secs_f64());
     }
@@ -74,19 +83,12 @@ fn one_by_one(client: &Client, write: bool, mut offsets: Offsets, time: Duration
     Ok(done)
 }
 
-async fn at_depth(
-    disk: &RemoteDisk,
-    write: bool,
-    mut offsets: Offsets,
+async fn at_depth<'a, T>(
+    mut ask: impl FnMut() -> Io<'a, T>,
     time: Duration,
     depth: usize,
 ) -> disk::Result<u64> {
     let (start, mut done, mut over, mut flying) = (Instant::now(), 0u64, false, InFlight::new());
-    let payload = Data::fill(offsets.block as usize, |b| b.fill(7));
-    let mut ask = || match write {
-        true => disk.write(offsets.next(), payload.clone(), WriteFlags::default()),
-        false => disk.read(Range::new(offsets.next(), payload.len())).map(|_| Ok(())),
-    };
     for _ in 0..depth {
         flying.push(ask());
     }

@@ -216,9 +216,8 @@ impl Inner {
     /// Receive and decode what is there, or (waiting) what comes next. Returns whether anything came.
     fn receive(&self, inbox: &mut Inbox, wait: Wait) -> bool {
         let mut any = false;
-        let mut wakers = Vec::new();
         loop {
-            let (n, more) = match inbox.receive(&self.stream, wait, self.counts.only_large()) {
+            let more = match inbox.receive(&self.stream, wait, self.counts.only_large()) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return any,
                 Err(e) => return self.fail(broken("receiving from", &e), true),
                 Ok((0, _)) => {
@@ -227,12 +226,13 @@ impl Inner {
                         format!("the server closed the connection with {unanswered} requests unanswered");
                     return self.fail(Error::new(Errno::SHUTDOWN, text), true);
                 }
-                Ok(came) => came,
+                Ok((_, more)) => more,
             };
-            debug_assert!(n > 0);
             any = true;
+            let mut wakers = std::mem::take(&mut inbox.wakers);
             let decoded = inbox.decode(&mut lock(&self.slots), &self.counts, &mut wakers);
             wakers.drain(..).for_each(Waker::wake);
+            inbox.wakers = wakers;
             if self.counts.waiting() == 0 {
                 self.wake_idle();
             }

@@ -106,33 +106,49 @@ impl Assembly {
         });
     }
 
-    /// The reply is complete: what is the answer?
+    /// The outcome of a request on a connection that broke.
+    pub(super) fn failed(error: Error) -> Assembly {
+        Assembly { error: Some(error), ..Assembly::default() }
+    }
+
+    /// The reply is complete: is it whole?
     ///
     /// # Errors
-    /// A sentence: the reply is not whole.
-    pub(super) fn finish(&mut self, request: &Request) -> Checked<Result<Answer>> {
-        if let Some(error) = self.error.take() {
-            return Ok(Err(error));
+    /// A sentence: it is not.
+    pub(super) fn check(&self, request: &Request) -> Checked<()> {
+        if request.command == Command::Read && self.covered != request.length && self.error.is_none() {
+            let (asked, came) = (request.length, self.covered);
+            return Err(format!("the server ended its reply to a read of {asked} bytes after {came} bytes"));
+        }
+        Ok(())
+    }
+
+    /// The answer of a complete reply. Leaves this empty, for another request.
+    pub(super) fn take(&mut self, request: &Request) -> Result<Answer> {
+        self.covered = 0;
+        if self.error.is_some() {
+            let failed = std::mem::take(self);
+            return Err(failed.error.unwrap_or_else(|| Errno::IO.into()));
         }
         match request.command {
-            Command::Read if self.covered != request.length => Err(format!(
-                "the server ended its reply to a read of {} bytes after {} bytes",
-                request.length, self.covered
-            )),
-            Command::Read => Ok(Ok(Answer::Data(self.data(request)))),
+            Command::Read => Ok(Answer::Data(self.data(request))),
             Command::BlockStatus if self.status.is_empty() => {
-                Ok(Err(Error::io("the server did not describe the range")))
+                Err(Error::io("the server did not describe the range"))
             }
-            Command::BlockStatus => Ok(Ok(Answer::Status(std::mem::take(&mut self.status)))),
-            _ => Ok(Ok(Answer::Done)),
+            Command::BlockStatus => Ok(Answer::Status(std::mem::take(&mut self.status))),
+            _ => Ok(Answer::Done),
         }
     }
 
     fn data(&mut self, request: &Request) -> Data {
         // Every byte is covered, so what has no buffer is a hole.
-        let Some(buffer) = self.buffer.take() else { return Data::zeroes(request.length) };
+        let Some(buffer) = self.buffer.take() else {
+            self.parts.clear();
+            return Data::zeroes(request.length);
+        };
         let data = Data::from(buffer);
         if !self.parts.iter().any(|part| part.hole) {
+            self.parts.clear();
             return data;
         }
         let mut joined: Vec<Data> = Vec::new();

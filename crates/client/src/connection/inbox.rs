@@ -4,7 +4,7 @@
 //! received where it will stay, together with the header that follows it.
 
 use super::{
-    answer::{Answer, Assembly, Checked},
+    answer::Checked,
     slots::{Counts, Pending, Slots},
 };
 use disk::BufMut;
@@ -27,6 +27,8 @@ pub(super) struct Inbox {
     start: usize,
     end: usize,
     filling: Option<Filling>,
+    /// Kept between receives, so that a steady load allocates nothing here.
+    pub(super) wakers: Vec<Waker>,
 }
 
 /// A payload of which a part is still to come.
@@ -48,7 +50,15 @@ enum Next {
 impl Inbox {
     pub(super) fn new(style: ReplyStyle, contexts: &[Context]) -> Inbox {
         let contexts = contexts.iter().map(|c| c.id).collect();
-        Inbox { style, contexts, buffer: vec![0; BUFFER], start: 0, end: 0, filling: None }
+        Inbox {
+            style,
+            contexts,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+            filling: None,
+            wakers: Vec::new(),
+        }
     }
 
     /// Receive once. Returns how many bytes came (0: the stream ended) and whether there was room for more.
@@ -94,7 +104,7 @@ impl Inbox {
         if let Some(filling) = self.filling.take_if(|f| f.at == f.until) {
             slots.pending(filling.cookie)?.reply.put_buffer(filling.buffer);
             if filling.last {
-                wakers.extend(slots.finish(filling.cookie, counts, whole)?);
+                wakers.extend(slots.finish(filling.cookie, counts)?);
             }
         }
         while self.filling.is_none() {
@@ -141,7 +151,7 @@ impl Inbox {
             }
             None => {}
         }
-        wakers.extend(slots.finish(reply.cookie, counts, whole)?);
+        wakers.extend(slots.finish(reply.cookie, counts)?);
         Ok(Next::More)
     }
 
@@ -226,7 +236,7 @@ impl Inbox {
             self.buffer.shrink_to_fit();
         }
         if chunk.is_done() {
-            wakers.extend(slots.finish(chunk.cookie, counts, whole)?);
+            wakers.extend(slots.finish(chunk.cookie, counts)?);
         }
         Ok(Next::More)
     }
@@ -254,14 +264,10 @@ impl Inbox {
         }
         slots.pending(cookie)?.reply.put_buffer(buffer);
         if last {
-            wakers.extend(slots.finish(cookie, counts, whole)?);
+            wakers.extend(slots.finish(cookie, counts)?);
         }
         Ok(Next::More)
     }
-}
-
-fn whole(pending: &mut Pending) -> Checked<disk::Result<Answer>> {
-    Assembly::finish(&mut pending.reply, &pending.request)
 }
 
 fn broke(e: proto::Error) -> String {

@@ -52,16 +52,23 @@ pub(super) struct Slots {
     dead: Option<Error>,
 }
 
+/// A place for one request at a time. Its parts are written where they are, not moved about: requests are many.
 struct Slot {
     /// Counts the uses, so that a cookie of an earlier request is not taken for this one.
     generation: u32,
-    state: State,
+    phase: Phase,
+    pending: Pending,
+    waker: Option<Waker>,
+    /// Nobody wants the answer any more, but the reply must still be read.
+    abandoned: bool,
 }
 
-enum State {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
     Free,
-    Waiting(Pending),
-    Done(Result<Answer>),
+    Waiting,
+    /// The reply is complete and checked, the answer not yet taken.
+    Done,
 }
 
 /// A request that was not answered in full yet.
@@ -70,9 +77,6 @@ pub(super) struct Pending {
     pub(super) request: Request,
     /// What came of the reply so far.
     pub(super) reply: Assembly,
-    waker: Option<Waker>,
-    /// Nobody wants the answer any more, but the reply must still be read.
-    abandoned: bool,
 }
 
 impl Slots {
@@ -82,74 +86,74 @@ impl Slots {
             return Err(dead.duplicate());
         }
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, state: State::Free });
+            let pending = Pending { request, reply: Assembly::default() };
+            self.slots.push(Slot {
+                generation: 0,
+                phase: Phase::Free,
+                pending,
+                waker: None,
+                abandoned: false,
+            });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         request.cookie = (u64::from(slot.generation) << 32) | u64::from(index);
-        let reply = Assembly::default();
-        slot.state = State::Waiting(Pending { request, reply, waker: None, abandoned: false });
+        slot.phase = Phase::Waiting;
+        slot.abandoned = false;
+        slot.pending.request = request;
         counts.add(&request, 1);
         Ok(request)
     }
 
-    fn slot(&mut self, cookie: u64) -> Option<&mut Slot> {
+    fn slot(&mut self, cookie: u64, phase: Phase) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(cookie as u32 as usize)?;
-        (u64::from(slot.generation) == cookie >> 32).then_some(slot)
+        (u64::from(slot.generation) == cookie >> 32 && slot.phase == phase).then_some(slot)
+    }
+
+    fn waiting(&mut self, cookie: u64) -> Checked<&mut Slot> {
+        self.slot(cookie, Phase::Waiting)
+            .ok_or_else(|| format!("the server answered a request that was not made (cookie {cookie:#x})"))
     }
 
     /// The request with this cookie, if it still waits.
+    #[inline]
     pub(super) fn pending(&mut self, cookie: u64) -> Checked<&mut Pending> {
-        match self.slot(cookie).map(|slot| &mut slot.state) {
-            Some(State::Waiting(pending)) => Ok(pending),
-            _ => Err(format!("the server answered a request that was not made (cookie {cookie:#x})")),
-        }
+        self.waiting(cookie).map(|slot| &mut slot.pending)
     }
 
     /// The reply to this request is complete. Returns whom to wake.
-    pub(super) fn finish(
-        &mut self,
-        cookie: u64,
-        counts: &Counts,
-        answer: impl FnOnce(&mut Pending) -> Checked<Result<Answer>>,
-    ) -> Checked<Option<Waker>> {
-        let pending = self.pending(cookie)?;
-        let answer = answer(pending)?;
-        let (request, waker, abandoned) = (pending.request, pending.waker.take(), pending.abandoned);
-        counts.add(&request, -1);
-        if abandoned {
-            self.release(cookie);
-        } else if let Some(slot) = self.slot(cookie) {
-            slot.state = State::Done(answer);
+    ///
+    /// # Errors
+    /// A sentence: the reply is not whole, or nobody asked.
+    pub(super) fn finish(&mut self, cookie: u64, counts: &Counts) -> Checked<Option<Waker>> {
+        let slot = self.waiting(cookie)?;
+        slot.pending.reply.check(&slot.pending.request)?;
+        counts.add(&slot.pending.request, -1);
+        slot.phase = Phase::Done;
+        if slot.abandoned {
+            let _ = self.take(cookie); // as its owner would have
+            return Ok(None);
         }
-        Ok(waker)
-    }
-
-    fn release(&mut self, cookie: u64) {
-        if let Some(slot) = self.slot(cookie) {
-            slot.state = State::Free;
-            self.free.push(cookie as u32);
-        }
+        Ok(slot.waker.take())
     }
 
     /// The answer, if it is there; it can be taken once.
     pub(super) fn take(&mut self, cookie: u64) -> Option<Result<Answer>> {
-        let slot = self.slot(cookie)?;
-        if !matches!(slot.state, State::Done(_)) {
-            return None;
-        }
-        let State::Done(answer) = std::mem::replace(&mut slot.state, State::Free) else { return None };
+        let slot = self.slot(cookie, Phase::Done)?;
+        slot.phase = Phase::Free;
+        let answer = slot.pending.reply.take(&slot.pending.request);
         self.free.push(cookie as u32);
         Some(answer)
     }
 
     /// Whom to wake when the answer comes.
     pub(super) fn set_waker(&mut self, cookie: u64, waker: &Waker) {
-        if let Ok(pending) = self.pending(cookie)
-            && !pending.waker.as_ref().is_some_and(|w| w.will_wake(waker))
-        {
-            pending.waker = Some(waker.clone());
+        if let Some(slot) = self.slot(cookie, Phase::Waiting) {
+            match &mut slot.waker {
+                Some(old) => old.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
         }
     }
 
@@ -158,9 +162,9 @@ impl Slots {
         if self.take(cookie).is_some() {
             return false;
         }
-        let Ok(pending) = self.pending(cookie) else { return false };
-        pending.abandoned = true;
-        pending.waker = None;
+        let Some(slot) = self.slot(cookie, Phase::Waiting) else { return false };
+        slot.abandoned = true;
+        slot.waker = None;
         true
     }
 
@@ -170,16 +174,17 @@ impl Slots {
         if self.dead.is_some() {
             return wakers;
         }
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            let State::Waiting(pending) = &mut slot.state else { continue };
-            counts.add(&pending.request, -1);
-            wakers.extend(pending.waker.take());
-            if pending.abandoned {
-                slot.state = State::Free;
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if slot.phase != Phase::Waiting {
+                continue;
+            }
+            counts.add(&slot.pending.request, -1);
+            wakers.extend(slot.waker.take());
+            slot.pending.reply = Assembly::failed(error.duplicate());
+            slot.phase = Phase::Done;
+            if slot.abandoned {
+                slot.phase = Phase::Free;
                 self.free.push(index as u32);
-            } else {
-                slot.state = State::Done(Err(error.duplicate()));
             }
         }
         self.dead = Some(error);
