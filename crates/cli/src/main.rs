@@ -12,17 +12,16 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
-    let args: Vec<OsString> = args.collect();
-    if let Some((name, job)) = personality::of(&program) {
-        return start(job, name, &args);
+    let mut args: Vec<OsString> = args.collect();
+    if let Some((name, job)) = personality::of_program(&program) {
+        return start(job, name, args);
     }
-    let (command, rest) =
-        args.split_first().map_or(("", &[][..]), |(first, rest)| (first.to_str().unwrap_or("?"), rest));
+    let command = args.first().map_or("", |first| first.to_str().unwrap_or("?"));
+    if let Some(job) = personality::of_command(command) {
+        return start(job, &format!("diskpipe {command}"), args.split_off(1));
+    }
     match command {
-        "serve" => start(Job::Serve, "diskpipe serve", rest),
-        "copy" => start(Job::Copy, "diskpipe copy", rest),
-        "info" => start(Job::Info, "diskpipe info", rest),
-        "install-names" => install_names(rest),
+        "install-names" => install_names(&args[1..]),
         "--help" | "-h" | "help" => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -56,10 +55,14 @@ fn fail(sentence: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn start(job: Job, program: &str, args: &[OsString]) -> ExitCode {
+/// Runs with the arguments after `name`, which messages begin with.
+fn start(job: Job, name: &str, mut args: Vec<OsString>) -> ExitCode {
     match job {
-        Job::Serve => serve::main(program, args),
-        Job::Copy | Job::Info => fail(&format!("not built yet: {program}")),
+        Job::Serve => serve::main(name, &args),
+        Job::Tool(tool) => {
+            args.insert(0, name.into());
+            (tool.main)(args)
+        }
     }
 }
 

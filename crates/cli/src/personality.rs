@@ -6,28 +6,39 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use tools::Tool;
 
 /// What the program does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Job {
     Serve,
-    Copy,
-    Info,
+    Tool(&'static Tool),
 }
 
-/// Other tools' names, and what we do under them.
-const NAMES: &[(&str, Job)] = &[("nbdkit", Job::Serve), ("nbdcopy", Job::Copy), ("nbdinfo", Job::Info)];
+/// Other programs' names, and what we do under them.
+fn names() -> impl Iterator<Item = (&'static str, Job)> {
+    std::iter::once(("nbdkit", Job::Serve))
+        .chain(tools::TOOLS.iter().map(|tool| (tool.alias, Job::Tool(tool))))
+}
 
 /// The job and the name that `argv[0]` asks for; `None` under our own name and unknown ones.
-pub(crate) fn of(program: &OsStr) -> Option<(&'static str, Job)> {
+pub(crate) fn of_program(program: &OsStr) -> Option<(&'static str, Job)> {
     let name = Path::new(program).file_name()?;
-    NAMES.iter().find(|(known, _)| name == *known).copied()
+    names().find(|(known, _)| name == *known)
+}
+
+/// The job that `diskpipe COMMAND` asks for.
+pub(crate) fn of_command(command: &str) -> Option<Job> {
+    match command {
+        "serve" => Some(Job::Serve),
+        _ => tools::TOOLS.iter().find(|tool| tool.name == command).map(Job::Tool),
+    }
 }
 
 /// Makes a link to `binary` in `directory` for every name. What is not such a link already is left alone, and is
 /// an error, unless `force` says to replace it.
 pub(crate) fn install(directory: &Path, binary: &Path, force: bool) -> Result<Vec<PathBuf>> {
-    let links: Vec<PathBuf> = NAMES.iter().map(|(name, _)| directory.join(name)).collect();
+    let links: Vec<PathBuf> = names().map(|(name, _)| directory.join(name)).collect();
     // All or nothing: look at every name before the first change.
     for link in &links {
         match fs::symlink_metadata(link) {
@@ -66,12 +77,21 @@ mod tests {
 
     #[test]
     fn the_name_decides_the_job_wherever_the_link_stands() {
-        assert_eq!(of(OsStr::new("nbdkit")), Some(("nbdkit", Job::Serve)));
-        assert_eq!(of(OsStr::new("/usr/local/bin/nbdcopy")), Some(("nbdcopy", Job::Copy)));
-        assert_eq!(of(OsStr::new("./nbdinfo")), Some(("nbdinfo", Job::Info)));
+        let of = |program: &str| {
+            of_program(OsStr::new(program)).map(|(name, job)| match job {
+                Job::Serve => (name, "serve"),
+                Job::Tool(tool) => (name, tool.name),
+            })
+        };
+        assert_eq!(of("nbdkit"), Some(("nbdkit", "serve")));
+        assert_eq!(of("/usr/local/bin/nbdcopy"), Some(("nbdcopy", "copy")));
+        assert_eq!(of("./nbdinfo"), Some(("nbdinfo", "info")));
         for other in ["diskpipe", "", "/", "nbdkit-old", "xnbdkit"] {
-            assert_eq!(of(OsStr::new(other)), None, "{other}");
+            assert_eq!(of(other), None, "{other}");
         }
+        assert!(matches!(of_command("serve"), Some(Job::Serve)));
+        assert!(matches!(of_command("copy"), Some(Job::Tool(tool)) if tool.name == "copy"));
+        assert!(of_command("nbdcopy").is_none());
     }
 
     #[test]
@@ -81,9 +101,9 @@ mod tests {
         install(dir.path(), &binary, false).unwrap();
         assert_eq!(fs::read_link(dir.path().join("nbdcopy")).unwrap(), binary);
         let elsewhere = dir.path().join("other/diskpipe");
-        assert_eq!(install(dir.path(), &elsewhere, false).unwrap().len(), NAMES.len());
+        assert_eq!(install(dir.path(), &elsewhere, false).unwrap().len(), names().count());
         assert_eq!(fs::read_link(dir.path().join("nbdkit")).unwrap(), elsewhere);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), NAMES.len());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), names().count());
     }
 
     #[test]
