@@ -329,7 +329,7 @@ impl Disk for FakeDisk {
             Ok(some)
         })
     }
-    fn place(&self, range: Range) -> Option<Place> {
+    fn place(&self, range: Range) -> Option<Place<'_>> {
         // Bytes may come into it and its completion never: no hole any more, whatever happens.
         self.0.allocate(range, true);
         Some(self.0.medium.place(range.start as usize, range.len as usize))

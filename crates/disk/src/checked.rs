@@ -125,7 +125,7 @@ impl Disk for Checked {
             }
         })
     }
-    fn place(&self, r: Range) -> Option<Place> {
+    fn place(&self, r: Range) -> Option<Place<'_>> {
         self.check("place", r, self.0.facts().write);
         let place = self.0.place(r)?;
         assert_eq!(place.as_raw().1 as u64, r.len, "a place of another length for {r}");

@@ -45,6 +45,16 @@ impl Piece<'_> {
         self.len() == 0
     }
 
+    /// Appends a copy to `out`.
+    #[inline]
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Piece::Zeroes(n) => out.resize(out.len() + *n as usize, 0),
+            Piece::Bytes(b) => out.extend_from_slice(b),
+            Piece::Lent(l) => l.append_to(out),
+        }
+    }
+
     /// Copies it out; `into` has its length.
     pub fn copy_to(&self, into: &mut [u8]) {
         match self {

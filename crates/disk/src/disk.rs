@@ -164,7 +164,7 @@ pub trait Disk: Send + Sync {
     /// A place into which the payload of a write may be received directly, `None` where there is none. After all
     /// of it has come, [`Disk::placed`] completes the write; when it does not come, the range holds old and new
     /// bytes, as after any write that was cut short.
-    fn place(&self, range: Range) -> Option<Place> {
+    fn place(&self, range: Range) -> Option<Place<'_>> {
         let _ = range;
         None
     }
@@ -205,7 +205,7 @@ macro_rules! forward {
         fn write(&self, at: u64, data: $crate::Data, flags: $crate::WriteFlags) -> $crate::Io<'_, ()> {
             self.$f.write(at, data, flags)
         }
-        fn place(&self, range: $crate::Range) -> Option<$crate::shared::Place> { self.$f.place(range) }
+        fn place(&self, range: $crate::Range) -> Option<$crate::shared::Place<'_>> { self.$f.place(range) }
         fn placed(&self, range: $crate::Range, flags: $crate::WriteFlags) -> $crate::Io<'_, ()> {
             self.$f.placed(range, flags)
         }

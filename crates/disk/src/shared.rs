@@ -5,7 +5,7 @@
 //! never seen as a Rust reference.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-use std::{io, ptr::NonNull, sync::Arc};
+use std::{io, marker::PhantomData, ptr::NonNull, sync::Arc};
 
 /// Zero-filled memory that many threads may read and write.
 ///
@@ -133,8 +133,8 @@ impl SharedMemory {
 
     /// Offers bytes to be received into.
     #[inline]
-    pub fn place(self: &Arc<Self>, at: usize, len: usize) -> Place {
-        Place { at: self.at(at, len), len, owner: self.clone() }
+    pub fn place(&self, at: usize, len: usize) -> Place<'_> {
+        Place { at: self.at(at, len), len, _owner: PhantomData }
     }
 }
 
@@ -172,6 +172,17 @@ impl Lent {
         Lent { at: unsafe { self.at.add(start) }, len, owner: self.owner.clone() }
     }
 
+    /// Appends a copy to `out`.
+    #[inline]
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        out.reserve(self.len);
+        // SAFETY: the room was just reserved, and is filled before it counts; valid while `owner` lives.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.at, out.as_mut_ptr().add(out.len()), self.len);
+            out.set_len(out.len() + self.len);
+        }
+    }
+
     /// Copies all of it out.
     #[inline]
     pub(crate) fn copy_to(&self, into: &mut [u8]) {
@@ -182,18 +193,20 @@ impl Lent {
 }
 
 /// Bytes of a disk into which the payload of a write may be received directly.
-pub struct Place {
+///
+/// It borrows rather than counts: an atomic operation behind the copy would make every small write wait until its
+/// bytes have reached memory.
+pub struct Place<'a> {
     at: *mut u8,
     len: usize,
-    #[allow(dead_code)] // held so that the memory stays
-    owner: Arc<SharedMemory>,
+    _owner: PhantomData<&'a SharedMemory>,
 }
 
 // SAFETY: it is a reference into `SharedMemory`, which is `Send` and `Sync` itself.
-unsafe impl Send for Place {}
+unsafe impl Send for Place<'_> {}
 
-impl Place {
-    /// Where the bytes go. Valid for writes while `self` lives; others may read and write them too.
+impl Place<'_> {
+    /// Where the bytes go. Valid for writes while the disk lives; others may read and write them too.
     #[inline]
     pub fn as_raw(&self) -> (*mut u8, usize) {
         (self.at, self.len)

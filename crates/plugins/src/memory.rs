@@ -5,6 +5,7 @@
 //! given back when it is trimmed or zeroed. No request takes a lock.
 
 mod map;
+mod order;
 mod store;
 
 use disk::{
@@ -169,7 +170,7 @@ impl Disk for MemoryDisk {
     fn extents(&self, range: Range, limit: usize) -> Io<'_, Extents> {
         Io::ok(self.store.extents(range, limit))
     }
-    fn place(&self, range: Range) -> Option<Place> {
+    fn place(&self, range: Range) -> Option<Place<'_>> {
         self.store.place(range)
     }
     fn placed(&self, range: Range, _: WriteFlags) -> Io<'_, ()> {

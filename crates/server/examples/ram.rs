@@ -25,7 +25,7 @@ impl Disk for Ram {
     fn flush(&self) -> Io<'_, ()> {
         Io::ok(())
     }
-    fn place(&self, r: Range) -> Option<Place> {
+    fn place(&self, r: Range) -> Option<Place<'_>> {
         Some(self.1.place(r.start as usize, r.len as usize))
     }
     fn placed(&self, _: Range, _: WriteFlags) -> Io<'_, ()> {

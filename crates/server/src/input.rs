@@ -94,7 +94,7 @@ impl Input {
     /// must be empty. Returns how many bytes of the payload came; 0 is the end of the stream.
     pub(crate) fn receive_payload(
         &mut self,
-        to: &mut Destination,
+        to: &mut Destination<'_>,
         at: usize,
         len: usize,
         stream: &Stream,

@@ -3,7 +3,7 @@
 use crate::raw::Gather;
 use disk::{Data, Piece};
 use net::{Stream, Wait};
-use std::io;
+use std::io::{self, IoSlice};
 
 /// Payloads up to this size are copied behind their headers: faster than a piece of their own.
 const COPY: u64 = 16 << 10;
@@ -48,14 +48,7 @@ impl Output {
     pub(crate) fn payload(&mut self, data: Data) {
         let len = data.len();
         if len <= COPY {
-            let at = self.bytes.len();
-            match data.as_bytes() {
-                Some(bytes) => self.bytes.extend_from_slice(bytes),
-                None => {
-                    self.bytes.resize(at + len as usize, 0);
-                    data.copy_to(&mut self.bytes[at..]);
-                }
-            }
+            data.pieces().for_each(|piece| piece.append_to(&mut self.bytes));
         } else {
             self.end_run();
             self.queued += len;
@@ -68,9 +61,7 @@ impl Output {
         if piece.len() > COPY {
             return self.payload(data());
         }
-        let at = self.bytes.len();
-        self.bytes.resize(at + piece.len() as usize, 0);
-        piece.copy_to(&mut self.bytes[at..]);
+        piece.append_to(&mut self.bytes);
     }
 
     fn end_run(&mut self) {
@@ -128,6 +119,11 @@ impl Output {
 
     #[allow(unsafe_code, reason = "the pieces are borrowed from `self` until the call returns")]
     fn send_once(&mut self, first: usize, stream: &Stream, wait: Wait) -> io::Result<usize> {
+        if let [Part::Bytes { start, len }] = self.parts[first..] {
+            // The usual case has a cheaper call.
+            let rest = &self.bytes[start..start + len][self.sent as usize..];
+            return stream.send_vectored(&[IoSlice::new(rest)], wait);
+        }
         self.gather.clear();
         let mut skip = self.sent;
         for part in &self.parts[first..] {

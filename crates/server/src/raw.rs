@@ -65,14 +65,14 @@ impl Gather {
 }
 
 /// Where the payload of a write goes.
-pub(crate) enum Destination {
+pub(crate) enum Destination<'d> {
     /// Into the disk.
-    Place(Place),
+    Place(Place<'d>),
     /// Into a buffer of ours.
     Buffer(BufMut),
 }
 
-impl Destination {
+impl Destination<'_> {
     pub(crate) fn copy_from(&mut self, at: usize, bytes: &[u8]) {
         match self {
             Destination::Place(place) => place.copy_from(at, bytes),
@@ -98,7 +98,7 @@ impl Destination {
             RawIoVec { ptr: next.as_mut_ptr(), len: next.len() },
         ];
         // SAFETY: both pieces are writable while `self` and `next` are borrowed, and no reference into them is used
-        // meanwhile; a place's owner keeps its memory.
+        // meanwhile; a place's disk keeps its memory.
         unsafe { stream.recv_raw(&pieces, wait) }
     }
 }

@@ -287,7 +287,11 @@ impl<'d> Transmission<'d> {
     }
 
     #[inline]
-    async fn receive_payload(&mut self, to: &mut Destination, len: usize) -> std::result::Result<(), Broken> {
+    async fn receive_payload(
+        &mut self,
+        to: &mut Destination<'_>,
+        len: usize,
+    ) -> std::result::Result<(), Broken> {
         let here = self.input.take(len);
         to.copy_from(0, here);
         let mut have = here.len();

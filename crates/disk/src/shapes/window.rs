@@ -73,7 +73,7 @@ impl Disk for Window {
     fn status(&self, context: usize, r: Range, limit: usize) -> Io<'_, Vec<Status>> {
         self.next.status(context, self.below(r), limit)
     }
-    fn place(&self, r: Range) -> Option<Place> {
+    fn place(&self, r: Range) -> Option<Place<'_>> {
         self.next.place(self.below(r))
     }
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {

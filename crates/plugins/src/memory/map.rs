@@ -3,9 +3,10 @@
 //! Looking up takes no lock and no allocation; a new node is made once and then stays. A clear bit promises that the
 //! bytes of its granule are zero, so that holes are known without looking at (and thereby allocating) memory.
 
+use super::order;
 use std::sync::{
     OnceLock,
-    atomic::{AtomicU64, Ordering::*, fence},
+    atomic::{AtomicU64, Ordering::*},
 };
 
 /// Bytes per bit. (nbdkit's block size too, so that maps look alike.)
@@ -166,7 +167,7 @@ impl Chunk {
     /// up set: a clear bit over bytes other than zero cannot remain.
     #[inline]
     pub(super) fn set(&self, first: usize, last: usize, mut full: impl FnMut(usize)) {
-        fence(SeqCst); // the bytes before the look at the bits
+        order::bytes_before_bits();
         for w in first / 64..=last / 64 {
             let mask = mask(w, first, last);
             if self.bits[w].load(Relaxed) & mask != mask {
@@ -183,7 +184,7 @@ impl Chunk {
         for w in first / 64..=last / 64 {
             self.bits[w].fetch_and(!mask(w, first, last), SeqCst);
         }
-        fence(SeqCst); // the bits before the bytes
+        order::bits_before_bytes();
     }
 
     /// Whether nothing of this unit of 2 MiB is set.

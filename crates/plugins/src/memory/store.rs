@@ -5,6 +5,7 @@
 //! then stays hidden until the granule is next written.)
 
 use super::map::{CHUNK, Chunk, GRANULE, Map, UNIT};
+use super::order;
 use disk::{
     Data, Errno, Error, Extents, Kind, Piece, Range, Result,
     shared::{Place, SharedMemory},
@@ -37,6 +38,7 @@ pub(super) struct Store {
 impl Store {
     /// Takes memory as it is written.
     pub(super) fn sparse(size: u64) -> io::Result<Store> {
+        order::prepare();
         if size <= LARGEST_WHOLE
             && let Ok(store) = Store::whole(size)
         {
@@ -56,6 +58,7 @@ impl Store {
 
     /// Takes all memory at once, as far as anybody can see.
     pub(super) fn solid(size: u64) -> io::Result<Store> {
+        order::prepare();
         Ok(Store { solid: true, ..Store::whole(size)? })
     }
 
@@ -225,9 +228,9 @@ impl Store {
         }
     }
 
-    /// Room for a large write, where it lies in one piece.
-    pub(super) fn place(&self, range: Range) -> Option<Place> {
-        if range.len <= COPY || (self.slots.is_some() && range.start / CHUNK != (range.end() - 1) / CHUNK) {
+    /// Room for a write, where it lies in one piece.
+    pub(super) fn place(&self, range: Range) -> Option<Place<'_>> {
+        if self.slots.is_some() && range.start / CHUNK != (range.end() - 1) / CHUNK {
             return None;
         }
         // Already marked now: should the rest never come, the bytes that came are no secret.
