@@ -1,0 +1,105 @@
+//! The one binary's inside: argv in, exit code out. It is a library only so that `xtask` can make manual pages and
+//! completions of the same declarations.
+#![deny(unsafe_code)] // allowed in the named files of `serve` alone
+
+mod personality;
+mod serve;
+
+use personality::Job;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The options of `diskpipe serve`.
+pub fn serve_command() -> clap::Command {
+    serve::options::command()
+}
+
+/// The manual of `diskpipe serve`, in Markdown; `<!-- options -->` marks the place of the options.
+pub const SERVE_MANUAL: &str = include_str!("serve/serve.md");
+
+/// Does what the program's arguments say.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let mut args: Vec<OsString> = args.collect();
+    if let Some((name, job)) = personality::of_program(&program) {
+        return start(job, name, args);
+    }
+    let command = args.first().map_or("", |first| first.to_str().unwrap_or("?"));
+    if let Some(job) = personality::of_command(command) {
+        return start(job, &format!("diskpipe {command}"), args.split_off(1));
+    }
+    match command {
+        "install-names" => install_names(&args[1..]),
+        "--help" | "-h" | "help" => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        "--version" | "-V" => {
+            println!("diskpipe {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        "" => fail("no command is given"),
+        other => fail(&format!("there is no command {other}")),
+    }
+}
+
+const HELP: &str = "\
+Serve, copy and inspect disks over NBD.
+
+Usage: diskpipe COMMAND [ARGUMENT...]
+
+Commands:
+  serve           serve a disk (also under the name nbdkit)
+  copy            copy a disk (also under the name nbdcopy)
+  info            show what a disk is (also under the name nbdinfo)
+  install-names DIR [--force]
+                  make links of those names in DIR
+
+diskpipe COMMAND --help tells more about a command.
+";
+
+fn fail(sentence: &str) -> ExitCode {
+    eprintln!("diskpipe: {sentence}\nTry 'diskpipe --help'.");
+    ExitCode::FAILURE
+}
+
+/// Runs with the arguments after `name`, which messages begin with.
+fn start(job: Job, name: &str, mut args: Vec<OsString>) -> ExitCode {
+    match job {
+        Job::Serve => serve::main(name, &args),
+        Job::Tool(tool) => {
+            args.insert(0, name.into());
+            (tool.main)(args)
+        }
+    }
+}
+
+fn install_names(args: &[OsString]) -> ExitCode {
+    let (options, directories): (Vec<&OsString>, Vec<&OsString>) =
+        args.iter().partition(|arg| arg.as_encoded_bytes().starts_with(b"-"));
+    let force = match options[..] {
+        [] => false,
+        [option] if option == "--force" => true,
+        _ => return fail("install-names takes a directory and --force"),
+    };
+    let [directory] = directories[..] else {
+        return fail("install-names takes one directory");
+    };
+    let installed = std::env::current_exe()
+        .map_err(anyhow::Error::from)
+        .and_then(|binary| personality::install(Path::new(directory), &binary, force));
+    match installed {
+        Ok(links) => {
+            for link in links {
+                println!("{}", link.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("diskpipe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
