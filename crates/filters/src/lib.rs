@@ -3,6 +3,7 @@
 
 mod delay;
 mod error;
+mod log;
 mod noextents;
 mod nozero;
 mod offset;
@@ -17,6 +18,7 @@ use disk::FilterEntry;
 pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),
+    FilterEntry::of::<log::Log>(),
     FilterEntry::of::<noextents::NoExtents>(),
     FilterEntry::of::<nozero::NoZero>(),
     FilterEntry::of::<offset::Offset>(),

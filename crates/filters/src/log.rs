@@ -1,0 +1,277 @@
+//! `log`: writes down every request and what became of it.
+//!
+//! Extents are part of the log, so the disk is written out here and not left to [`disk::Around`].
+
+mod journal;
+mod line;
+
+use disk::{
+    Backend, Client, Data, Disk, Errno, Extents, Facts, Filter, Io, Range, Result, Status, WriteFlags,
+    ZeroFlags, backend::Export, shared::Place,
+};
+use journal::Journal;
+use line::{Line, hex, quoted, switch};
+use params::Params;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// Write all requests to a file, or hand them to a script.
+///
+/// Without a file and a script, nothing is logged.
+#[derive(Params)]
+pub(crate) struct Log {
+    /// The file that the log is written to.
+    logfile: Option<PathBuf>,
+    /// Append to the file instead of replacing it.
+    #[param(default = "false")]
+    logappend: bool,
+    /// Commands for bash, run for every line of the log.
+    #[param(placeholder = "SCRIPT")]
+    logscript: Option<String>,
+}
+
+impl Filter for Log {
+    const NAME: &'static str = "log";
+    const MANUAL: &'static str = include_str!("log.md");
+
+    fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
+        let active = self.logfile.is_some() || self.logscript.is_some();
+        let journal = active.then(|| Journal::new(self.logfile, self.logappend, self.logscript));
+        Ok(Logging { journal, lists: AtomicU64::new(0), preconnects: AtomicU64::new(0), next })
+    }
+}
+
+struct Logging {
+    /// `None`: there is nothing to log to.
+    journal: Option<Arc<Journal>>,
+    lists: AtomicU64,
+    preconnects: AtomicU64,
+    next: Arc<dyn Backend>,
+}
+
+impl Backend for Logging {
+    fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
+        let Some(journal) = &self.journal else { return self.next.open(client) };
+        self.next.open(client).map(|next| {
+            let connect = Line::alone("Connect").on(client.connection);
+            journal.write(connect, &connected(client, next.facts()));
+            let (journal, connection, ids) = (journal.clone(), client.connection, AtomicU64::new(0));
+            Ok(Arc::new(Logged { journal, connection, ids, next }) as Arc<dyn Disk>)
+        })
+    }
+
+    fn exports<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Vec<Export>> {
+        let Some(journal) = &self.journal else { return self.next.exports(client) };
+        let line = Line::enter("ListExports", next_id(&self.lists));
+        let (read_only, tls) = (switch(client.read_only), switch(client.tls));
+        journal.write(line, &format!("readonly={read_only} tls={tls}"));
+        self.next.exports(client).inspect(move |outcome| {
+            let names = |list: &Vec<Export>| {
+                let names: Vec<String> = list.iter().map(|export| quoted(&export.name)).collect();
+                format!("exports=({}) ", names.join(" "))
+            };
+            journal.write(line.leave(), &left(outcome, names));
+        })
+    }
+
+    fn preconnect<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, ()> {
+        let Some(journal) = &self.journal else { return self.next.preconnect(client) };
+        let line = Line::enter("Preconnect", next_id(&self.preconnects));
+        journal.write(line, &format!("readonly={}", switch(client.read_only)));
+        self.next
+            .preconnect(client)
+            .inspect(move |outcome| journal.write(line.leave(), &left(outcome, |_| String::new())))
+    }
+
+    fn get_ready(&self) -> Result<()> {
+        self.next.get_ready()?;
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.open()?;
+        journal.write(Line::alone("Ready"), &format!("thread_model={}", self.thread_model() as u8));
+        Ok(())
+    }
+
+    fn after_fork(&self) -> Result<()> {
+        self.next.after_fork()?;
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.start_writing()?;
+        journal.write(Line::alone("Fork"), "");
+        Ok(())
+    }
+
+    fn finish(&self) {
+        self.next.finish();
+        if let Some(journal) = &self.journal {
+            journal.finish();
+        }
+    }
+
+    fn next(&self) -> Option<&dyn Backend> {
+        Some(&*self.next)
+    }
+}
+
+fn next_id(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Relaxed) + 1
+}
+
+fn connected(client: &Client<'_>, facts: &Facts) -> String {
+    // 2: the disk does it itself; 1 would be an emulation by the server.
+    let native = |can| if can { 2 } else { 0 };
+    format!(
+        "export={} tls={} size={} minsize={} prefsize={} maxsize={} write={} flush={} rotational={} trim={} zero={} \
+         fua={} extents={} cache={} fast_zero={}",
+        quoted(client.export),
+        switch(client.tls),
+        hex(facts.size),
+        hex(facts.blocks.minimum.into()),
+        hex(facts.blocks.preferred.into()),
+        hex(facts.blocks.maximum.into()),
+        switch(facts.write),
+        switch(facts.flush),
+        switch(facts.rotational),
+        switch(facts.trim),
+        native(facts.zero),
+        native(facts.fua),
+        switch(facts.extents),
+        native(facts.cache),
+        switch(facts.fast_zero)
+    )
+}
+
+/// What is said when a request is answered; `say` is for answers that tell something.
+fn left<T>(outcome: &Result<T>, say: impl FnOnce(&T) -> String) -> String {
+    match outcome {
+        Ok(answer) => format!("{}return=0", say(answer)),
+        Err(e) => {
+            let name = match e.errno() {
+                Errno::NOTSUP => "ENOTSUP",
+                errno => errno.name().unwrap_or("EIO"),
+            };
+            format!("return=-1 error={name}")
+        }
+    }
+}
+
+/// The disk of one connection.
+struct Logged {
+    journal: Arc<Journal>,
+    connection: u64,
+    ids: AtomicU64,
+    next: Arc<dyn Disk>,
+}
+
+impl Logged {
+    /// Logs that a request comes, makes it and logs its outcome.
+    fn logged<'a, T: Send + 'a>(
+        &'a self,
+        act: &'static str,
+        what: &str,
+        call: impl FnOnce() -> Io<'a, T>,
+        say: impl FnOnce(&T) -> String + Send + 'a,
+    ) -> Io<'a, T> {
+        let line = Line::enter(act, next_id(&self.ids)).on(self.connection);
+        self.journal.write(line, what);
+        call().inspect(move |outcome| self.journal.write(line.leave(), &left(outcome, say)))
+    }
+
+    fn plain<'a, T: Send + 'a>(
+        &'a self,
+        act: &'static str,
+        what: &str,
+        call: impl FnOnce() -> Io<'a, T>,
+    ) -> Io<'a, T> {
+        self.logged(act, what, call, |_| String::new())
+    }
+}
+
+fn range(r: Range) -> String {
+    format!("offset={} count={}", hex(r.start), hex(r.len))
+}
+
+impl Disk for Logged {
+    disk::forward!(next: facts, next);
+
+    fn read(&self, r: Range) -> Io<'_, Data> {
+        self.plain("Read", &range(r), || self.next.read(r))
+    }
+    fn write(&self, at: u64, data: Data, f: WriteFlags) -> Io<'_, ()> {
+        let what = format!("{} fua={}", range(Range::new(at, data.len())), switch(f.fua));
+        self.plain("Write", &what, || self.next.write(at, data, f))
+    }
+    fn zero(&self, r: Range, f: ZeroFlags) -> Io<'_, ()> {
+        let (trim, fua, fast) = (switch(f.may_trim), switch(f.fua), switch(f.fast));
+        let what = format!("{} trim={trim} fua={fua} fast={fast}", range(r));
+        self.plain("Zero", &what, || self.next.zero(r, f))
+    }
+    fn trim(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
+        let what = format!("{} fua={}", range(r), switch(f.fua));
+        self.plain("Trim", &what, || self.next.trim(r, f))
+    }
+    fn flush(&self) -> Io<'_, ()> {
+        self.plain("Flush", "", || self.next.flush())
+    }
+    fn cache(&self, r: Range) -> Io<'_, ()> {
+        self.plain("Cache", &range(r), || self.next.cache(r))
+    }
+    fn extents(&self, r: Range, limit: usize) -> Io<'_, Extents> {
+        let what = format!("{} req_one={}", range(r), switch(limit == 1));
+        self.logged(
+            "Extents",
+            &what,
+            || self.next.extents(r, limit),
+            move |extents| {
+                let list = extents.ranges(r.start).map(|(r, kind)| {
+                    let kind = match (kind.hole, kind.zero) {
+                        (true, true) => "hole,zero",
+                        (true, false) => "hole",
+                        (false, true) => "zero",
+                        (false, false) => "",
+                    };
+                    format!("{} {} \"{kind}\"", hex(r.start), hex(r.len))
+                });
+                format!("extents=({}) ", list.collect::<Vec<_>>().join(" "))
+            },
+        )
+    }
+    fn status(&self, context: usize, r: Range, limit: usize) -> Io<'_, Vec<Status>> {
+        let name = self.facts().contexts.get(context).map(|name| quoted(name)).unwrap_or_default();
+        let what = format!("{} context={name} req_one={}", range(r), switch(limit == 1));
+        self.logged(
+            "Status",
+            &what,
+            || self.next.status(context, r, limit),
+            move |list| {
+                let mut at = r.start;
+                let list = list.iter().map(|status| {
+                    let start = at;
+                    at = at.saturating_add(status.len);
+                    format!("{} {} {}", hex(start), hex(status.len), hex(status.value))
+                });
+                format!("status=({}) ", list.collect::<Vec<_>>().join(" "))
+            },
+        )
+    }
+    fn place(&self, r: Range) -> Option<Place<'_>> {
+        self.next.place(r)
+    }
+    fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
+        let what = format!("{} fua={}", range(r), switch(f.fua));
+        self.plain("Write", &what, || self.next.placed(r, f))
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let what = format!("transactions={}", self.ids.load(Relaxed));
+        self.journal.write(Line::alone("Disconnect").on(self.connection), &what);
+    }
+}
+
+#[cfg(test)]
+mod tests;
