@@ -7,6 +7,7 @@ mod serve;
 
 use personality::Job;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,14 +33,8 @@ pub fn main() -> ExitCode {
     }
     match command {
         "install-names" => install_names(&args[1..]),
-        "--help" | "-h" | "help" => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        "--version" | "-V" => {
-            println!("diskpipe {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        "--help" | "-h" | "help" => print(HELP),
+        "--version" | "-V" => print(&format!("diskpipe {}\n", env!("CARGO_PKG_VERSION"))),
         "" => fail("no command is given"),
         other => fail(&format!("there is no command {other}")),
     }
@@ -59,6 +54,15 @@ Commands:
 
 diskpipe COMMAND --help tells more about a command.
 ";
+
+/// Prints on standard output. Whoever reads it may have seen enough (`| head`): that is no panic.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => fail(&format!("cannot write to standard output: {error}")),
+    }
+}
 
 fn fail(sentence: &str) -> ExitCode {
     eprintln!("diskpipe: {sentence}\nTry 'diskpipe --help'.");
@@ -91,12 +95,7 @@ fn install_names(args: &[OsString]) -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|binary| personality::install(Path::new(directory), &binary, force));
     match installed {
-        Ok(links) => {
-            for link in links {
-                println!("{}", link.display());
-            }
-            ExitCode::SUCCESS
-        }
+        Ok(links) => print(&links.iter().map(|link| format!("{}\n", link.display())).collect::<String>()),
         Err(error) => {
             eprintln!("diskpipe: {error:#}");
             ExitCode::FAILURE

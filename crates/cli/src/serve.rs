@@ -42,13 +42,13 @@ pub(crate) fn main(program: &str, args: &[OsString]) -> ExitCode {
 
 fn follow(program: &str, options: &ServeOptions) -> Result<ExitCode> {
     let stack = Stack::find(options).map_err(anyhow::Error::msg)?;
-    match options.what {
+    let text = match options.what {
         What::Serve => return serve(program, options, &stack),
-        What::Help => print!("{}", describe::help(program, &stack)),
-        What::Version => print!("{}", describe::version(program, &stack)),
-        What::DumpConfig => print!("{}", describe::config()),
-        What::ShortOptions => print!("{}", describe::option_list(false)),
-        What::LongOptions => print!("{}", describe::option_list(true)),
+        What::Help => describe::help(program, &stack),
+        What::Version => describe::version(program, &stack),
+        What::DumpConfig => describe::config(),
+        What::ShortOptions => describe::option_list(false),
+        What::LongOptions => describe::option_list(true),
         What::DumpPlugin => {
             let plugin = stack.plugin().context("--dump-plugin needs a plugin")?;
             let model = match stack.start(&options.arguments, |_, backend| backend) {
@@ -57,10 +57,10 @@ fn follow(program: &str, options: &ServeOptions) -> Result<ExitCode> {
                 Err(_) if options.arguments.is_empty() => plugin.thread_model,
                 Err(error) => bail!(error),
             };
-            print!("{}", describe::plugin(program, plugin, model));
+            describe::plugin(program, plugin, model)
         }
-    }
-    Ok(ExitCode::SUCCESS)
+    };
+    Ok(crate::print(&text))
 }
 
 fn serve(program: &str, options: &ServeOptions, stack: &Stack) -> Result<ExitCode> {
