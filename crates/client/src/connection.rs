@@ -8,7 +8,6 @@ mod answer;
 mod inbox;
 mod outbox;
 mod slots;
-mod spin;
 
 pub use answer::{Answer, ContextStatus};
 
@@ -17,10 +16,10 @@ use inbox::Inbox;
 use net::{How, Stream, Wait};
 use outbox::{Outbox, PLENTY};
 use proto::{Command, CommandFlags, Context, ReplyStyle, Request, command::BlockStatusPayload};
-use reactor::{Driver, Interest};
+use reactor::{Driver, Interest, Spin};
 use slots::{Counts, Slots};
-use spin::Spin;
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -30,7 +29,6 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{self, Poll, Waker},
-    time::Instant,
 };
 
 /// A connection after its handshake. Dropping it says goodbye to the server, without waiting for requests
@@ -51,9 +49,8 @@ struct Inner {
     outbox: Mutex<Outbox>,
     /// Whether `outbox` holds anything, readable without its lock.
     unsent: AtomicBool,
+    /// For [`Ticket::wait`]; the loop has its own.
     spin: Spin,
-    /// When the loop last went to wait, to measure how long answers take.
-    waiting_since: Mutex<Option<Instant>>,
     /// Whom to wake when nothing is in flight any more.
     idle: Mutex<Option<Waker>>,
 }
@@ -87,7 +84,6 @@ impl Connection {
             outbox: Mutex::default(),
             unsent: AtomicBool::new(false),
             spin: Spin::new(),
-            waiting_since: Mutex::default(),
             idle: Mutex::default(),
         });
         Connection { driver: inner.clone(), inner }
@@ -263,25 +259,6 @@ impl Inner {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Look for answers for a short while, if they used to come quickly. Returns whether any came.
-    fn spin(&self, inbox: &mut Inbox) -> bool {
-        if !self.spin.worth_while() {
-            return false;
-        }
-        let start = Instant::now();
-        loop {
-            if self.receive(inbox, Wait::DontWait) {
-                self.spin.note(Some(start));
-                return true;
-            }
-            if start.elapsed() > spin::LIMIT {
-                self.spin.note(Some(start));
-                return false;
-            }
-            std::thread::yield_now();
-        }
-    }
-
     fn try_inbox(&self) -> Option<MutexGuard<'_, Inbox>> {
         match self.inbox.try_lock() {
             Ok(inbox) => Some(inbox),
@@ -310,24 +287,13 @@ impl Driver for Inner {
 
     fn before_wait(&self) {
         self.flush();
-        if self.counts.waiting() == 0 {
-            return;
-        }
-        if let Some(now) = self.spin.now()
-            && let Some(mut inbox) = self.try_inbox()
-            && !self.spin(&mut inbox)
-        {
-            *lock(&self.waiting_since) = Some(now);
-        }
     }
 
     fn ready(&self) {
         self.flush();
         // Somebody else receives: for us, too.
         let Some(mut inbox) = self.try_inbox() else { return };
-        if self.receive(&mut inbox, Wait::DontWait) && self.spin.now().is_some() {
-            self.spin.note(lock(&self.waiting_since).take());
-        }
+        self.receive(&mut inbox, Wait::DontWait);
     }
 }
 
@@ -366,11 +332,11 @@ impl Ticket<'_> {
             if let Some(answer) = self.take() {
                 return answer;
             }
-            if !inner.spin(&mut inbox) {
-                let since = inner.spin.now();
-                inner.receive(&mut inbox, Wait::Block);
-                inner.spin.note(since);
-            }
+            let inbox = RefCell::new(&mut *inbox);
+            inner.spin.wait(
+                || inner.receive(&mut inbox.borrow_mut(), Wait::DontWait).then_some(true),
+                || inner.receive(&mut inbox.borrow_mut(), Wait::Block),
+            );
         }
         reactor::block_on(self)
     }

@@ -13,12 +13,14 @@ mod in_flight;
 mod local;
 mod pool;
 mod readiness;
+mod spin;
 mod timer;
 
 pub use in_flight::InFlight;
 pub use local::{Driver, Interest, block_on, watch};
 pub use pool::{Panicked, Unblock, unblock};
 pub use readiness::Readiness;
+pub use spin::Spin;
 pub use timer::{Elapsed, Sleep, sleep, sleep_until, timeout};
 
 /// Gives other tasks of this thread one turn.

@@ -1,6 +1,6 @@
 //! The loop of one thread: [`block_on`], the drivers and the timers it turns.
 
-use crate::background;
+use crate::{background, spin::Spin};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::{
     cell::{Cell, RefCell},
@@ -77,6 +77,7 @@ pub(crate) struct Local {
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_timer: Cell<u64>,
     depth: Cell<usize>,
+    spin: Spin,
 }
 
 thread_local! {
@@ -86,6 +87,7 @@ thread_local! {
         timers: RefCell::default(),
         next_timer: Cell::new(0),
         depth: Cell::new(0),
+        spin: Spin::new(),
     };
 }
 
@@ -162,6 +164,10 @@ pub(crate) fn add_driver(driver: &Arc<dyn Driver>) {
     LOCAL.with(|local| local.add(driver));
 }
 
+fn timespec(t: Duration) -> Timespec {
+    Timespec { tv_sec: t.as_secs().min(1 << 31) as i64, tv_nsec: t.subsec_nanos().into() }
+}
+
 impl Local {
     fn add(&self, driver: &Arc<dyn Driver>) {
         let mut drivers = self.drivers.borrow_mut();
@@ -208,9 +214,19 @@ impl Local {
         if let Some(event) = self.signal.event() {
             fds.push(PollFd::from_borrowed_fd(event, PollFlags::IN));
         }
-        let timeout = timeout
-            .map(|t| Timespec { tv_sec: t.as_secs().min(1 << 31) as i64, tv_nsec: t.subsec_nanos().into() });
-        let outcome = poll(&mut fds, timeout.as_ref());
+        let outcome = match timeout {
+            Some(Duration::ZERO) => poll(&mut fds, Some(&timespec(Duration::ZERO))),
+            // Timers alone cannot be early, so there is nothing to look for.
+            _ if drivers.is_empty() => poll(&mut fds, timeout.map(timespec).as_ref()),
+            _ => {
+                let fds = RefCell::new(&mut fds);
+                let look = || match poll(*fds.borrow_mut(), Some(&timespec(Duration::ZERO))) {
+                    Ok(0) => None,
+                    found => Some(found),
+                };
+                self.spin.wait(look, || poll(*fds.borrow_mut(), timeout.map(timespec).as_ref()))
+            }
+        };
         self.signal.asleep.store(false, SeqCst);
         if !matches!(outcome, Ok(n) if n > 0) {
             return;
