@@ -80,4 +80,24 @@ fn main() {
     let huge = open("memory", &[("size", "7E")]);
     read("memory 7E, empty", &*huge, 4096);
     extents("memory 7E, empty", &*huge, 1 << 62);
+
+    let islands = open("sparse-random", &[("size", "1T"), ("seed", "1")]);
+    extents("sparse-random", &*islands, 128 << 20);
+    let solid = open("sparse-random", &[("size", "1T"), ("seed", "1"), ("percent", "100")]);
+    let noise = [("size", "1T"), ("seed", "1"), ("percent", "100"), ("random-content", "true")];
+    let noise = open("sparse-random", &noise);
+    for (name, disk) in [("sparse-random", &solid), ("sparse-random, random", &noise)] {
+        read(name, &**disk, 4096);
+        read(name, &**disk, 262_144);
+        let blocks = disk.facts().size / 262_144;
+        let data: Vec<_> = (0..64)
+            .map(|n| disk.read(Range::new(n % blocks * 262_144, 262_144)).wait().expect("a read"))
+            .collect();
+        measure(&format!("{name}: write 262144, verified"), 262_144, |n| {
+            let at = n % 64;
+            disk.write(at * 262_144, data[at as usize].clone(), WriteFlags::default())
+                .wait()
+                .expect("a write");
+        });
+    }
 }

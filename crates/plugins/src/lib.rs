@@ -5,12 +5,14 @@
 //! Unsafe code lives in `file/device.rs` (one ioctl) alone.
 #![deny(unsafe_code)]
 
+mod content;
 mod file;
 mod memory;
 #[cfg(test)]
 mod model;
 mod nbd;
 mod null;
+mod sparse_random;
 
 use disk::PluginEntry;
 
@@ -20,6 +22,7 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<memory::Memory>(),
     PluginEntry::of::<nbd::Nbd>(),
     PluginEntry::of::<null::Null>(),
+    PluginEntry::of::<sparse_random::SparseRandom>(),
 ];
 
 /// The plugin that people call `name`.
