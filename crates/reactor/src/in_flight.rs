@@ -55,7 +55,10 @@ impl Wake for SlotWaker {
         }
         let mut state = self.woken.lock();
         state.slots.push(self.index);
-        if let Some(parent) = &state.parent {
+        // With others in the list, the parent was woken and has not looked yet.
+        if state.slots.len() == 1
+            && let Some(parent) = &state.parent
+        {
             parent.wake_by_ref();
         }
     }

@@ -47,8 +47,16 @@ impl Outbox {
         let Some(payload) = payload else { return };
         if payload.len() <= COPIED as u64 {
             let before = self.gathered.len();
-            self.gathered.resize(before + payload.len() as usize, 0);
-            payload.copy_to(&mut self.gathered[before..]);
+            for piece in payload.pieces() {
+                match piece {
+                    Piece::Bytes(bytes) => self.gathered.extend_from_slice(bytes),
+                    other => {
+                        let at = self.gathered.len();
+                        self.gathered.resize(at + other.len() as usize, 0);
+                        other.copy_to(&mut self.gathered[at..]);
+                    }
+                }
+            }
             self.note_gathered(before);
             return;
         }
