@@ -187,18 +187,13 @@ impl<'d> Transmission<'d> {
     async fn handle(&mut self, request: Request) -> std::result::Result<(), Broken> {
         let payload = request.payload_len(self.style.header_style());
         let mut refusal = to_wire::refusal(&request, self.facts, !self.contexts.is_empty());
-        if payload > 0 || request.command == Command::Write {
+        if payload > 0 {
             match request.command {
-                Command::Write if refusal.is_none() && payload == request.length => {
-                    return self.write(request).await;
-                }
+                Command::Write if refusal.is_none() => return self.write(request).await,
+                Command::Write => {}
                 Command::BlockStatus if payload <= BlockStatusPayload::MAX_LEN => {
                     return self.block_status_with_payload(request, payload).await;
                 }
-                Command::Write if refusal.is_none() => {
-                    refusal = Some((Errno::EINVAL, "a write must say that its payload follows"));
-                }
-                Command::Write => {}
                 _ => refusal = Some((Errno::EINVAL, "the request must not have a payload")),
             }
             if payload > u64::from(PAYLOAD_MAX) && self.style == ReplyStyle::Extended {

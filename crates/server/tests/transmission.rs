@@ -135,7 +135,8 @@ fn wrong_requests_get_errors_and_the_connection_lives() {
 fn a_payload_where_none_belongs_is_read_away() {
     let (_running, mut client) = Client::start(ReplyStyle::Extended);
     assert_eq!(code(client.ask(Command::Read, F::PAYLOAD_LEN, 0, 5000, &[9; 5000])), EINVAL);
-    assert_eq!(code(client.ask(Command::Write, F::NONE, 0, 5000, &[])), EINVAL);
+    // qemu leaves the flag out: a write has its payload all the same.
+    client.ask(Command::Write, F::NONE, 0, 5000, &[9; 5000]).unwrap();
     assert!(client.read(0, 512).is_ok());
 }
 

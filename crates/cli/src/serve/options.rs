@@ -365,6 +365,11 @@ impl Typed {
                 Listen::Unix(path.clone())
             });
         }
+        let tcp = self.port.is_some() || self.ipaddr.is_some() || self.ipv4_only || self.ipv6_only;
+        if self.run.is_some() && !tcp && !self.vsock {
+            // Only the command is to find it, and several may run at once.
+            return Ok(Listen::PrivateUnix);
+        }
         let bad = |text: &str, what| BadUsage(format!("--port={text}: not a {what}"));
         if self.vsock {
             let port = match &self.port {

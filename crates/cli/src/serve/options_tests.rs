@@ -126,6 +126,8 @@ fn commands_and_data_reach_us_unchanged() {
     assert_eq!(options.arguments, ["get_size=echo 1M", "pread=dd if=/dev/zero count=$3", "data=@0x1fe 1"]);
     assert_eq!(parse("sh - -U -").arguments, ["-"]);
     assert_eq!(parse("memory 1M --run '-x'").run.as_deref(), Some("-x"));
+    assert_eq!(parse("memory 1M --run true").listen, Listen::PrivateUnix);
+    assert!(matches!(parse("-p 1 memory 1M --run true").listen, Listen::Tcp { port: 1, .. }));
     assert_eq!(ServeOptions::parse(["memory", "1M", "--run", ""]).unwrap().run.as_deref(), Some(""));
 }
 
