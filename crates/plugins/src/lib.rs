@@ -7,22 +7,33 @@
 
 mod content;
 mod file;
+mod full;
 mod memory;
 #[cfg(test)]
 mod model;
 mod nbd;
 mod null;
+mod one_disk;
+mod ones;
+mod pattern;
+mod random;
 mod sparse_random;
+mod zero;
 
 use disk::PluginEntry;
 
 /// Every plugin, sorted by name.
 pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<file::File>(),
+    PluginEntry::of::<full::Full>(),
     PluginEntry::of::<memory::Memory>(),
     PluginEntry::of::<nbd::Nbd>(),
     PluginEntry::of::<null::Null>(),
+    PluginEntry::of::<ones::Ones>(),
+    PluginEntry::of::<pattern::Pattern>(),
+    PluginEntry::of::<random::Random>(),
     PluginEntry::of::<sparse_random::SparseRandom>(),
+    PluginEntry::of::<zero::Zero>(),
 ];
 
 /// The plugin that people call `name`.

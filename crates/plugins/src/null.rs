@@ -1,10 +1,8 @@
 //! A bit bucket: it reads as zeroes, and swallows what is written.
 
-use disk::{
-    Backend, Client, Data, Disk, Extents, Facts, Io, Kind, Plugin, Range, Result, WriteFlags, ZeroFlags,
-};
+use crate::one_disk::OneDisk;
+use disk::{Backend, Data, Disk, Extents, Facts, Io, Kind, Plugin, Range, Result, WriteFlags, ZeroFlags};
 use params::{Params, Size};
-use std::sync::Arc;
 
 /// A disk that reads as zeroes and forgets what is written to it.
 #[derive(Params)]
@@ -28,15 +26,7 @@ impl Plugin for Null {
             extents: true,
             ..Facts::writable(self.size.bytes())
         };
-        Ok(NullBackend(Arc::new(NullDisk(facts))))
-    }
-}
-
-struct NullBackend(Arc<NullDisk>);
-
-impl Backend for NullBackend {
-    fn open<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        Io::ok(self.0.clone())
+        Ok(OneDisk::new(NullDisk(facts)))
     }
 }
 

@@ -2,14 +2,16 @@
 
 mod layout;
 
-use crate::content::{self, Stream, mismatch};
+use crate::{
+    content::{self, Stream, mismatch},
+    one_disk::OneDisk,
+};
 use disk::{
-    Backend, Client, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Piece, Plugin, Range, Result,
-    WriteFlags, ZeroFlags,
+    Backend, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Piece, Plugin, Range, Result, WriteFlags,
+    ZeroFlags,
 };
 use layout::{BLOCK, Layout};
 use params::{Params, Size, Value, Wrong};
-use std::sync::Arc;
 
 /// How many runs are looked at for one request for extents, should they all be of one kind.
 const MOST_RUNS: usize = 1 << 20;
@@ -69,20 +71,7 @@ impl Plugin for SparseRandom {
         let seed = content::seed(self.seed);
         let layout = Layout::new(seed, self.percent.0 / 100.0, self.runlength.bytes());
         let content = Stream::new(seed, 2);
-        Ok(RandomBackend(Arc::new(RandomDisk {
-            facts,
-            layout,
-            content,
-            random_content: self.random_content,
-        })))
-    }
-}
-
-struct RandomBackend(Arc<RandomDisk>);
-
-impl Backend for RandomBackend {
-    fn open<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        Io::ok(self.0.clone())
+        Ok(OneDisk::new(RandomDisk { facts, layout, content, random_content: self.random_content }))
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model;
+use std::sync::Arc;
 
 fn open(more: &[(&str, &str)]) -> Arc<dyn Disk> {
     model::open::<SparseRandom>(&[&[("size", "1G"), ("seed", "42")], more].concat()).unwrap()
