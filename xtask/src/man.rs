@@ -1,0 +1,123 @@
+//! `cargo xtask man`: manual pages and shell completions, made of the manuals beside the code and of the declared
+//! parameters and options.
+
+mod markdown;
+mod roff;
+
+use crate::run;
+use anyhow::{Context, Result};
+use clap_complete::Shell;
+use disk::registry::About;
+use std::{fmt::Write, fs};
+
+/// Writes `target/man/man1/*.1` and `target/completions/*`.
+pub(crate) fn make() -> Result<()> {
+    let man = run::target_dir().join("man/man1");
+    fs::create_dir_all(&man)?;
+    let pages = pages();
+    for (name, markdown) in &pages {
+        let page = roff::page(name, &markdown::parse(markdown));
+        fs::write(man.join(format!("{name}.1")), page)
+            .with_context(|| format!("{name}.1 cannot be written"))?;
+    }
+    println!("{} manual pages in {}", pages.len(), man.display());
+
+    let completions = run::target_dir().join("completions");
+    fs::create_dir_all(&completions)?;
+    let mut files = 0;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        for (name, mut command) in programs() {
+            clap_complete::generate_to(shell, &mut command, name, &completions)?;
+            files += 1;
+        }
+    }
+    println!("{files} completion files in {}", completions.display());
+    Ok(())
+}
+
+/// Every manual page's name and its Markdown, with the declared parameters and options in their places.
+fn pages() -> Vec<(String, String)> {
+    let plugins = plugins::PLUGINS.iter().map(|entry| (entry.about, "plugin"));
+    let filters = filters::FILTERS.iter().map(|entry| (entry.about, "filter"));
+    let component = |(about, kind): (About, &str)| {
+        (format!("diskpipe-{}-{kind}", about.name), with_parameters(about.manual, about.params))
+    };
+    let mut pages: Vec<_> = plugins.chain(filters).map(component).collect();
+    let serve = ("serve", cli::SERVE_MANUAL, cli::serve_command());
+    let tools = tools::TOOLS.iter().map(|tool| (tool.name, tool.manual, (tool.command)()));
+    for (name, manual, command) in std::iter::once(serve).chain(tools) {
+        pages.push((format!("diskpipe-{name}"), with_options(manual, &command)));
+    }
+    pages
+}
+
+fn with_parameters(manual: &str, params: &[params::Param]) -> String {
+    manual.replace("<!-- parameters -->", &params::help::manual_rows(params))
+}
+
+fn with_options(manual: &str, command: &clap::Command) -> String {
+    manual.replace("<!-- options -->", &option_rows(command))
+}
+
+/// The options as a definition list.
+fn option_rows(command: &clap::Command) -> String {
+    let mut rows = String::new();
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional()) {
+        let values: Vec<String> =
+            arg.get_value_names().into_iter().flatten().map(|name| format!(" {name}")).collect();
+        let values = if arg.get_action().takes_values() { values.concat() } else { String::new() };
+        let long = arg.get_long_and_visible_aliases().into_iter().flatten().map(|long| format!("--{long}"));
+        let short =
+            arg.get_short_and_visible_aliases().into_iter().flatten().map(|short| format!("-{short}"));
+        let spelled: Vec<String> = short.chain(long).map(|option| format!("`{option}{values}`")).collect();
+        let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(rows, "{}", spelled.join(", "));
+        for (i, line) in help.lines().enumerate() {
+            let mark = if i == 0 { ":   " } else { "    " };
+            let _ = writeln!(rows, "{}", format!("{mark}{line}").trim_end());
+        }
+        rows.push('\n');
+    }
+    rows
+}
+
+/// The commands to complete, under all of their names.
+fn programs() -> Vec<(&'static str, clap::Command)> {
+    let mut diskpipe = clap::Command::new("diskpipe").subcommand(cli::serve_command().name("serve"));
+    let mut all = vec![("nbdkit", cli::serve_command().name("nbdkit"))];
+    for tool in &tools::TOOLS {
+        diskpipe = diskpipe.subcommand((tool.command)().name(tool.name));
+        all.push((tool.alias, (tool.command)().name(tool.alias)));
+    }
+    let directory = clap::Arg::new("directory").value_hint(clap::ValueHint::DirPath).required(true);
+    diskpipe = diskpipe.subcommand(clap::Command::new("install-names").arg(directory));
+    all.push(("diskpipe", diskpipe));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_made_and_no_place_is_left_empty() {
+        for (name, markdown) in pages() {
+            assert!(
+                !markdown.contains("<!--"),
+                "{name}: {}",
+                markdown.lines().find(|l| l.contains("<!--")).unwrap()
+            );
+            let page = roff::page(&name, &markdown::parse(&markdown));
+            assert!(page.contains(".SH \"NAME\"") && page.contains(".SH \"EXAMPLES\""), "{name}");
+        }
+    }
+
+    #[test]
+    fn options_are_a_definition_list() {
+        let command = clap::Command::new("x")
+            .arg(clap::arg!(-p --port <PORT> "Where to listen.").long_help("Where to listen.\n\nOr not."))
+            .arg(clap::arg!(-v --verbose "Say more."));
+        let expected = "`-p PORT`, `--port PORT`\n:   Where to listen.\n\n    Or not.\n\n`-v`, `--verbose`\n:   Say more.\n\n";
+        assert_eq!(option_rows(&command), expected);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the tests need of the system, in one list, and its installation on Debian.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// A program that tests run, and the Debian package that has it.
+pub(crate) struct Needed {
+    /// As found in `PATH` (or in `/usr/sbin` and `/sbin`, which users often have not in theirs).
+    pub(crate) program: &'static str,
+    /// Of Debian 12.
+    pub(crate) package: &'static str,
+}
+
+const fn needed(program: &'static str, package: &'static str) -> Needed {
+    Needed { program, package }
+}
+
+/// Everything, in the order of packages.
+pub(crate) const NEEDED: &[Needed] = &[
+    needed("hexdump", "bsdextrautils"),
+    needed("cmp", "diffutils"),
+    needed("mke2fs", "e2fsprogs"),
+    needed("e2fsck", "e2fsprogs"),
+    needed("sfdisk", "fdisk"),
+    needed("file", "file"),
+    needed("fio", "fio"),
+    needed("c++", "g++"),
+    needed("sgdisk", "gdisk"),
+    needed("nbdcopy", "libnbd-bin"),
+    needed("nbdinfo", "libnbd-bin"),
+    needed("nbd-server", "nbd-server"),
+    needed("nbdkit", "nbdkit"),
+    needed("nbdsh", "python3-libnbd"),
+    needed("qemu-img", "qemu-utils"),
+    needed("qemu-io", "qemu-utils"),
+    needed("qemu-nbd", "qemu-utils"),
+    needed("strace", "strace"),
+    needed("unshare", "util-linux"),
+    needed("taskset", "util-linux"),
+];
+
+/// Installs the packages of programs that are missing. What is there already stays, whatever its version.
+pub(crate) fn install() -> Result<()> {
+    let mut packages: Vec<&str> =
+        NEEDED.iter().filter(|needed| !is_installed(needed.program)).map(|needed| needed.package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        println!("every program that the tests run is installed");
+        return Ok(());
+    }
+    println!("to be installed: {}", packages.join(" "));
+    if !is_installed("apt-get") {
+        bail!("there is no apt-get here; install what has these Debian packages: {}", packages.join(" "));
+    }
+    let mut shell = as_root()?;
+    let status = shell
+        .arg("-c")
+        .arg(SCRIPT)
+        .arg("install")
+        .args(&packages)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .context("apt-get cannot be run")?;
+    if !status.success() {
+        bail!(
+            "apt-get could not install {} ({status}); install them by hand and try again",
+            packages.join(" ")
+        );
+    }
+    match NEEDED.iter().find(|needed| !is_installed(needed.program)) {
+        Some(absent) => bail!("{} was installed but {} is not to be found", absent.package, absent.program),
+        None => Ok(()),
+    }
+}
+
+/// Nothing that is installed may start to serve: `policy-rc.d` is Debian's way to say so.
+const SCRIPT: &str = r#"
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
+apt-get update
+apt-get install -y --no-install-recommends --no-remove "$@"
+"#;
+
+/// A shell with the rights to install.
+fn as_root() -> Result<Command> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Command::new("sh"));
+    }
+    let may = Command::new("sudo").args(["-n", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) {
+        bail!(
+            "installing packages needs root, or sudo without a password; run `cargo xtask packages` as root once"
+        );
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.args(["-n", "sh"]);
+    Ok(sudo)
+}
+
+/// Whether the program is in `PATH` or where administrators' programs are.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let admin = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    std::env::split_paths(&path).chain(admin).any(|dir| is_executable(&dir.join(program)))
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask test`: all that must hold before a change goes in, with what it needs installed first.
+
+use crate::{fuzz, packages, run};
+use anyhow::Result;
+use std::process::{Command, ExitCode};
+
+/// What the test runners reported.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// Of those passed.
+    skipped_themselves: u64,
+    /// Names of failed tests and steps.
+    failures: Vec<String>,
+    /// What could not be run, in the tests' own words.
+    skips: Vec<String>,
+}
+
+impl Tally {
+    /// Takes in a line that a runner printed.
+    fn look(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            for part in result.split([';', '.']) {
+                match part.trim().split_once(' ') {
+                    Some((n, "passed")) => self.passed += n.parse().unwrap_or(0),
+                    Some((n, "failed")) => self.failed += n.parse().unwrap_or(0),
+                    Some((n, "ignored")) => self.skipped += n.parse().unwrap_or(0),
+                    _ => {}
+                }
+            }
+        } else if let Some(at) = line.find("SKIPPED: ") {
+            self.skips.push(line[at..].to_owned());
+            // A test that skips itself is counted as passed. (The kit's are "ignored", and name themselves.)
+            if !line.ends_with("ignored") {
+                self.skipped_themselves += 1;
+            }
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix("... FAILED"))
+        {
+            self.failures.push(name.trim().to_owned());
+        }
+    }
+
+    /// Runs a step that reports nothing but success.
+    fn step(&mut self, command: Command, name: &str) -> Result<()> {
+        if !run::watched(command, |_| {})?.success() {
+            self.failed += 1;
+            self.failures.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Runs tests that report themselves.
+    fn tests(&mut self, command: Command, name: &str) -> Result<()> {
+        let before = self.failed;
+        let status = run::watched(command, |line| self.look(line))?;
+        if !status.success() && self.failed == before {
+            self.failed += 1;
+            self.failures.push(format!("{name} ({status})"));
+        }
+        Ok(())
+    }
+}
+
+/// Runs everything.
+pub(crate) fn all(without_fuzzing: bool) -> Result<ExitCode> {
+    packages::install()?;
+    let mut tally = Tally::default();
+    tally.step(run::cargo(&["fmt", "--all", "--check"]), "cargo fmt")?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    tally.step(run::cargo(&lints), "cargo clippy")?;
+    if !without_fuzzing {
+        for (target, sound) in fuzz::each_for(15)? {
+            match sound {
+                true => tally.passed += 1,
+                false => {
+                    tally.failed += 1;
+                    tally.failures.push(format!("fuzz target {target}"));
+                }
+            }
+        }
+    }
+    tally.tests(run::cargo(&["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"]), "cargo test")?;
+    // The examples and peers run the binary as people do: optimised.
+    tally.step(run::cargo(&["build", "--release", "--package", "diskpipe"]), "cargo build")?;
+    tally.tests(run::cargo(&["test", "--package", "e2e", "--no-fail-fast"]), "cargo test --package e2e")?;
+    Ok(conclude(&tally))
+}
+
+fn conclude(tally: &Tally) -> ExitCode {
+    if !tally.skips.is_empty() {
+        println!("\n{} could not be run here:", tally.skips.len());
+        tally.skips.iter().for_each(|skip| println!("  {skip}"));
+    }
+    if !tally.failures.is_empty() {
+        println!("\nfailed:");
+        tally.failures.iter().for_each(|failure| println!("  {failure}"));
+    }
+    let Tally { passed, failed, skipped, skipped_themselves: by_themselves, .. } = tally;
+    println!(
+        "\n{} passed, {failed} failed, {} skipped",
+        passed.saturating_sub(*by_themselves),
+        skipped + by_themselves
+    );
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runners_own_words_are_summed() {
+        let mut tally = Tally::default();
+        for line in [
+            "test a ... ok",
+            "test nbd: reads (SKIPPED: needs nbdkit) ... ignored",
+            "SKIPPED: needs fio: fio_reads",
+            "test memory size=1M: closing_works   ... FAILED",
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
+            "test result: FAILED. 7 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3.59s",
+        ] {
+            tally.look(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.skipped, tally.skipped_themselves), (12, 1, 1, 1));
+        assert_eq!(tally.failures, ["memory size=1M: closing_works"]);
+        assert_eq!(tally.skips.len(), 2);
+    }
+}
