@@ -10,7 +10,7 @@ use proto::{
     uri::{self, Uri, UriError},
 };
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -161,8 +161,15 @@ impl Connector {
         match &self.target {
             Target::Address(address) | Target::Child(_, address) => {
                 let stream = net::connect(address, self.options.timeout).map_err(|e| {
-                    let text = e.to_string();
-                    Error::new(Error::from(e).errno(), text)
+                    // The sentence is whole already, and only the kind of the cause is left beside it.
+                    let errno = match e.kind() {
+                        io::ErrorKind::NotFound => Errno::NOENT,
+                        io::ErrorKind::PermissionDenied => Errno::ACCES,
+                        io::ErrorKind::TimedOut => Errno::TIMEDOUT,
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Errno::CONNRESET,
+                        _ => Errno::IO,
+                    };
+                    Error::new(errno, e.to_string())
                 })?;
                 stream.set_keepalive(true)?;
                 Ok(stream)

@@ -205,7 +205,7 @@ impl Inner {
         drop(outbox);
         if let Err(e) = sent {
             // The server may have said why before it closed; what it said was read or is lost.
-            self.fail(broken("sending to", &e), true);
+            self.fail(broken("sending to", e), true);
         }
     }
 
@@ -215,7 +215,7 @@ impl Inner {
         loop {
             let more = match inbox.receive(&self.stream, wait, self.counts.only_large()) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return any,
-                Err(e) => return self.fail(broken("receiving from", &e), true),
+                Err(e) => return self.fail(broken("receiving from", e), true),
                 Ok((0, _)) => {
                     let unanswered = self.counts.waiting();
                     let text =
@@ -268,12 +268,12 @@ impl Inner {
     }
 }
 
-fn broken(doing: &str, e: &io::Error) -> Error {
+fn broken(doing: &str, e: io::Error) -> Error {
     let errno = match e.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Errno::SHUTDOWN,
         _ => Errno::IO,
     };
-    Error::new(errno, format!("{doing} the server failed: {e}"))
+    Error::new(errno, format!("{doing} the server failed: {}", Error::from(e)))
 }
 
 impl Driver for Inner {

@@ -1,6 +1,6 @@
 //! Socket activation, both ways: sockets that this process was started with, and starting a server with one.
 
-use crate::{address::Address, listener::Listener, raw};
+use crate::{address::Address, listener::Listener, raw, reason};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::{
     fs, io,
@@ -37,7 +37,7 @@ pub fn listen_fds() -> io::Result<Option<Vec<Listener>>> {
     }
     let take = |fd| {
         let socket = raw::inherited(fd).ok_or_else(|| bad(&format!("descriptor {fd} is not open")))?;
-        Listener::from_socket(socket).map_err(|e| bad(&format!("descriptor {fd}: {e}")))
+        Listener::from_socket(socket).map_err(|e| bad(&format!("descriptor {fd}: {}", reason(&e))))
     };
     (FIRST..FIRST + count).map(take).collect::<io::Result<_>>().map(Some)
 }
@@ -116,7 +116,7 @@ pub fn socket_activation(command: &[String]) -> io::Result<(Child, Address)> {
         state = child.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
     if let State::Failed(e) = &mut *state {
-        let why = e.take().map_or_else(String::new, |e| e.to_string());
+        let why = e.take().map_or_else(String::new, |e| reason(&e));
         let program = command.first().map_or("", String::as_str);
         return Err(io::Error::other(format!("{program}: cannot start the server: {why}")));
     }
@@ -133,7 +133,7 @@ fn temporary_directory() -> io::Result<PathBuf> {
         let path = std::env::temp_dir().join(format!("diskpipe-{}-{n}", process::id()));
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+            Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {}", path.display(), reason(&e)))),
             Ok(()) => return Ok(path),
         }
     }

@@ -1,6 +1,6 @@
 //! Connecting to an [`Address`].
 
-use crate::{address::Address, raw, stream::Stream};
+use crate::{address::Address, raw, reason, stream::Stream};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
 use std::{
     io,
@@ -39,7 +39,7 @@ pub fn connect(address: &Address, timeout: Option<Duration>) -> io::Result<Strea
             // The kernel's words for a timeout here are "in progress" and "try again", which help nobody.
             let timed_out = deadline.is_some_and(|d| Instant::now() >= d);
             let kind = if timed_out { io::ErrorKind::TimedOut } else { e.kind() };
-            let why = if timed_out { "no answer in time".to_string() } else { e.to_string() };
+            let why = if timed_out { "no answer in time".to_string() } else { reason(&e) };
             io::Error::new(kind, format!("{address}: cannot connect: {why}"))
         })
 }
@@ -89,7 +89,8 @@ mod tests {
         let address = Address::Unix("/nonexistent/socket".into());
         let error = connect(&address, Some(Duration::from_secs(1))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert!(error.to_string().starts_with("/nonexistent/socket: cannot connect: "), "{error}");
+        let sentence = "/nonexistent/socket: cannot connect: No such file or directory";
+        assert_eq!(error.to_string(), sentence);
     }
 
     #[test]

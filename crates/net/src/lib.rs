@@ -20,3 +20,12 @@ pub use connect::connect;
 pub use listener::{Family, Listener, Stop, accept_any};
 pub use raw::RawIoVec;
 pub use stream::{How, Stream, Wait};
+
+/// What the system says, without the number that Rust puts behind it.
+fn reason(e: &std::io::Error) -> String {
+    let mut text = e.to_string();
+    if let Some(cut) = text.find(" (os error") {
+        text.truncate(cut);
+    }
+    text
+}

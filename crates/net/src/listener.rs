@@ -1,6 +1,6 @@
 //! Sockets that wait for connections.
 
-use crate::{raw, stream::Stream};
+use crate::{raw, reason, stream::Stream};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
@@ -57,7 +57,7 @@ impl Listener {
     pub fn tcp(host: Option<&str>, port: u16, family: Family) -> io::Result<Vec<Listener>> {
         let mut addresses: Vec<SocketAddr> = match host {
             Some(host) => {
-                let named = |e: io::Error| io::Error::new(e.kind(), format!("{host}: {e}"));
+                let named = |e: io::Error| io::Error::new(e.kind(), format!("{host}: {}", reason(&e)));
                 (host, port).to_socket_addrs().map_err(named)?.collect()
             }
             None => vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()],
@@ -136,7 +136,9 @@ impl Listener {
     /// # Errors
     /// A sentence that names the port.
     pub fn vsock(port: u32) -> io::Result<Listener> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("vsock port {port}: cannot listen: {e}"));
+        let named = |e: io::Error| {
+            io::Error::new(e.kind(), format!("vsock port {port}: cannot listen: {}", reason(&e)))
+        };
         let socket = stream_socket(AddressFamily::VSOCK).map_err(|e| named(e.into()))?;
         raw::bind_vsock(socket.as_fd(), port).map_err(named)?;
         rustix::net::listen(&socket, BACKLOG).map_err(|e| named(e.into()))?;
@@ -194,7 +196,7 @@ fn stream_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
 }
 
 fn cannot_listen(address: &dyn std::fmt::Display, e: Errno) -> io::Error {
-    io::Error::new(e.kind(), format!("{address}: cannot listen: {}", io::Error::from(e)))
+    io::Error::new(e.kind(), format!("{address}: cannot listen: {}", reason(&e.into())))
 }
 
 /// Wakes threads that wait in [`accept_any`], for good. Setting it is safe in a signal handler.
