@@ -1,152 +1,160 @@
-//! Programs that run for a bounded time.
+//! Commands that end, one way or the other, with all that they said.
 
-use crate::binary::path;
-use rustix::process::{Pid, Signal, kill_process_group};
-use std::{
-    io::Read,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use crate::server::Process;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-/// How long a program may take unless told otherwise: far more than any of ours needs.
-const LONG_ENOUGH: Duration = Duration::from_secs(90);
+/// A command to run to its end.
+#[must_use]
+pub struct Run {
+    pub(crate) command: Command,
+    pub(crate) words: String,
+    limit: Duration,
+    input: Stdio,
+}
 
-/// A program that has ended.
-#[derive(Debug)]
-pub struct Finished {
-    /// As it was started.
-    pub command: String,
-    /// How it ended.
+/// A command that ended.
+pub struct Ended {
+    /// How.
     pub status: ExitStatus,
-    /// What it said; bytes that are no text are replaced.
-    pub stdout: String,
+    /// What it printed.
+    pub stdout: Vec<u8>,
     /// What it complained about.
     pub stderr: String,
-    /// It took too long and was killed.
-    pub timed_out: bool,
+    /// How long it took.
+    pub took: Duration,
+    words: String,
 }
 
-impl Finished {
-    /// Goes on only when it ended well.
-    ///
-    /// # Panics
-    /// With everything that it said, if not.
-    #[track_caller]
-    pub fn succeeds(self) -> Finished {
-        assert!(self.status.success() && !self.timed_out, "{self}");
+impl Run {
+    /// A peer's program or any other, found where [`crate::path`] says.
+    pub fn new(program: impl AsRef<OsStr>) -> Run {
+        let words = program.as_ref().to_string_lossy().into_owned();
+        // A bare name would be looked for in this process's PATH, not in the child's.
+        let found = if words.contains('/') { None } else { crate::peers::find(&words) };
+        let mut command = Command::new(found.as_deref().map_or(program.as_ref(), Path::as_os_str));
+        command.env("PATH", crate::path()).env("LC_ALL", "C.UTF-8");
+        Run { command, words, limit: Duration::from_secs(60), input: Stdio::null() }
+    }
+
+    /// Our own program.
+    pub fn diskpipe() -> Run {
+        Run::new(crate::diskpipe())
+    }
+
+    /// Our own `serve` with these arguments, separated by spaces, and a shell command to run meanwhile.
+    pub fn serve(arguments: &str, command: &str) -> Run {
+        Run::diskpipe().arg("serve").words(arguments).args(["--run", command])
+    }
+
+    /// A script for the shell.
+    pub fn sh(script: &str) -> Run {
+        Run::new("sh").args(["-c", script])
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Run {
+        self.words.push(' ');
+        self.words.push_str(&arg.as_ref().to_string_lossy());
+        self.command.arg(arg);
         self
     }
 
-    /// Goes on only when it failed by itself: not by a signal, and in time.
-    ///
-    /// # Panics
-    /// With everything that it said, if not.
-    #[track_caller]
-    pub fn fails(self) -> Finished {
-        let by_itself = self.status.code().is_some_and(|code| code != 0 && code != 101);
-        assert!(by_itself && !self.timed_out, "it should have failed: {self}");
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Run {
+        args.into_iter().fold(self, Run::arg)
+    }
+
+    /// Adds arguments that have no spaces in them.
+    pub fn words(self, words: &str) -> Run {
+        self.args(words.split_whitespace())
+    }
+
+    /// Runs it there.
+    pub fn in_directory(mut self, directory: impl AsRef<Path>) -> Run {
+        self.command.current_dir(directory);
         self
     }
-}
 
-impl std::fmt::Display for Finished {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Finished { command, status, stdout, stderr, timed_out } = self;
-        let end = match (timed_out, status.signal()) {
-            (true, _) => "was killed after taking too long".to_owned(),
-            (_, Some(signal)) => format!("was killed by signal {signal}"),
-            _ => format!("ended with {status}"),
-        };
-        write!(f, "{command}\n{end}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
+    /// With a variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
+        self.command.env(name, value);
+        self
     }
-}
 
-/// Runs a shell script (it stops at the first error) in a directory of its own, with the binary in `PATH`.
-pub fn sh(script: &str) -> Finished {
-    sh_in(crate::scratch().path(), script)
-}
+    /// With this on standard input.
+    pub fn input(mut self, bytes: &[u8]) -> Run {
+        let mut file = tempfile::tempfile().expect("a temporary file can be made");
+        std::io::Write::write_all(&mut file, bytes).and_then(|()| file.rewind()).expect("it can be written");
+        self.input = file.into();
+        self
+    }
 
-/// As [`sh`], in this directory.
-pub fn sh_in(dir: &Path, script: &str) -> Finished {
-    let mut shell = program("sh", &["-eu", "-c", script]);
-    shell.current_dir(dir);
-    within(shell, LONG_ENOUGH)
-}
+    /// It must end within this time; a minute if nothing is said.
+    pub fn seconds(mut self, seconds: u64) -> Run {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
 
-/// A command, with the binary in `PATH` and nothing to read.
-pub fn program(name: &str, args: &[&str]) -> Command {
-    // Found by our PATH, not by that of the tests.
-    let found = std::env::split_paths(&path()).map(|dir| dir.join(name)).find(|file| file.is_file());
-    let mut command = Command::new(found.unwrap_or_else(|| name.into()));
-    command.args(args).env("PATH", path()).stdin(Stdio::null());
-    command
-}
-
-/// Runs a command to its end, or ends it and all that it started after so long.
-pub fn within(mut command: Command, limit: Duration) -> Finished {
-    let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
-    let spelled = std::iter::once(command.get_program().to_string_lossy().into_owned())
-        .chain(args)
-        .collect::<Vec<_>>()
-        .join(" ");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .unwrap_or_else(|e| panic!("{spelled} does not start: {e}"));
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
-    let (status, timed_out) = wait(&mut child, limit);
-    // Children that it left behind would hold the pipes open, and live on.
-    kill_group(&child);
-    Finished { command: spelled, status, stdout: join(stdout), stderr: join(stderr), timed_out }
-}
-
-type Reader = std::thread::JoinHandle<Vec<u8>>;
-
-fn collect(stream: Option<impl Read + Send + 'static>) -> Option<Reader> {
-    stream.map(|mut stream| {
-        std::thread::spawn(move || {
-            let mut bytes = vec![];
-            let _ = stream.read_to_end(&mut bytes);
+    /// Runs it to its end.
+    pub fn end(mut self) -> Ended {
+        // Files, not pipes: what a forgotten grandchild holds open cannot keep us waiting.
+        let mut stdout = tempfile::tempfile().expect("a temporary file can be made");
+        let mut stderr = tempfile::tempfile().expect("a temporary file can be made");
+        let handle = |file: &File| Stdio::from(file.try_clone().expect("a descriptor is to be had"));
+        self.command.stdin(self.input).stdout(handle(&stdout)).stderr(handle(&stderr));
+        let start = Instant::now();
+        let mut process = Process::start(&mut self.command, &self.words);
+        let status = process.wait(self.limit);
+        let took = start.elapsed();
+        drop(process);
+        let text = |file: &mut File| {
+            let mut bytes = Vec::new();
+            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what it said can be read");
             bytes
-        })
-    })
-}
+        };
+        let (stdout, stderr) = (text(&mut stdout), String::from_utf8_lossy(&text(&mut stderr)).into_owned());
+        let Some(status) = status else {
+            panic!("`{}` did not end within {:?}; it said\n{stderr}", self.words, self.limit)
+        };
+        Ended { status, stdout, stderr, took, words: self.words }
+    }
 
-fn join(reader: Option<Reader>) -> String {
-    let bytes = reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn wait(child: &mut Child, limit: Duration) -> (ExitStatus, bool) {
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            return (status, false);
-        }
-        if start.elapsed() > limit {
-            kill_group(child);
-            return (child.wait().expect("a killed child ends"), true);
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+    /// Runs it to an end that must be good, and takes what it printed.
+    #[track_caller]
+    pub fn text(self) -> String {
+        self.end().good().text()
     }
 }
 
-/// Ends the process group that a child leads.
-pub(crate) fn kill_group(child: &Child) {
-    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
-        // It may all have ended by itself.
-        let _ = kill_process_group(group, Signal::KILL);
+impl Ended {
+    /// Must have succeeded.
+    #[track_caller]
+    pub fn good(self) -> Ended {
+        assert!(
+            self.status.success(),
+            "`{}`: {}\n{}{}",
+            self.words,
+            self.status,
+            self.stderr,
+            String::from_utf8_lossy(&self.stdout)
+        );
+        self
     }
-}
 
-/// Whether the program is to be found.
-pub fn is_installed(name: &str) -> bool {
-    std::env::split_paths(&path()).any(|dir| dir.join(name).is_file())
+    /// Must have ended with this exit code.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Ended {
+        assert_eq!(self.status.code(), Some(code), "`{}`: {}\n{}", self.words, self.status, self.stderr);
+        self
+    }
+
+    /// What it printed.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
 }

@@ -1,97 +1,185 @@
 //! Servers that live as long as their test.
 
-use crate::run::{kill_group, program};
-use std::{
-    fs::File,
-    os::unix::{net::UnixStream, process::CommandExt},
-    path::{Path, PathBuf},
-    process::Child,
-    time::{Duration, Instant},
-};
+use crate::run::Run;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
-/// A server on a unix socket; it ends when this is dropped.
-pub struct Served {
+/// A child and all that it starts, ended with this value.
+pub struct Process {
     child: Child,
-    dir: tempfile::TempDir,
-    /// Its socket.
-    pub socket: PathBuf,
-    /// The NBD URI of its default export.
-    pub uri: String,
+    group: Pid,
 }
 
-/// Serves with our own binary: `serve(&["memory", "1M"])`.
-///
-/// # Panics
-/// When the server does not come up within ten seconds, with what it said.
-pub fn serve(args: &[&str]) -> Served {
-    start("diskpipe", |socket| {
-        let own = ["serve", "-f", "-U", socket].map(str::to_owned);
-        own.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect()
-    })
-}
-
-/// Serves with another program; in its arguments `{socket}` stands for the path of the socket.
-///
-/// # Panics
-/// When the server does not come up within ten seconds, with what it said.
-pub fn peer(name: &str, args: &[&str]) -> Served {
-    start(name, |socket| args.iter().map(|arg| arg.replace("{socket}", socket)).collect())
-}
-
-fn start(name: &str, args: impl FnOnce(&str) -> Vec<String>) -> Served {
-    let dir = crate::scratch();
-    let socket = dir.path().join("socket");
-    let args = args(socket.to_str().expect("temporary directories have plain names"));
-    let log = File::create(dir.path().join("log")).expect("a log file");
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut command = program(name, &args);
-    command.stdout(log.try_clone().expect("a second handle")).stderr(log).process_group(0);
-    let child = command.spawn().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
-    let uri = format!("nbd+unix:///?socket={}", socket.display());
-    let mut served = Served { child, dir, socket, uri };
-    served.wait_until_it_listens(name);
-    served
-}
-
-impl Served {
-    fn wait_until_it_listens(&mut self, name: &str) {
-        let start = Instant::now();
-        while UnixStream::connect(&self.socket).is_err() {
-            let ended = self.child.try_wait().expect("a child can be waited for");
-            let waited = start.elapsed() > Duration::from_secs(10);
-            assert!(
-                ended.is_none() && !waited,
-                "{name} does not listen ({ended:?}); it said:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+impl Process {
+    /// Starts it in a process group of its own.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(command: &mut Command, words: &str) -> Process {
+        let child = command.process_group(0).spawn().unwrap_or_else(|e| panic!("`{words}`: {e}"));
+        let group = Pid::from_child(&child);
+        Process { child, group }
     }
 
-    /// Everything that the server has said so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// A directory that lives as long as the server.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// The process's number.
-    pub fn pid(&self) -> u32 {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    /// How it ended, if it does within this time.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + limit;
+        let mut nap = Duration::from_micros(200);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return Some(status);
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+            std::thread::sleep(nap);
+            nap = (nap * 2).min(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal to it alone.
+    pub fn signal(&self, signal: Signal) {
+        let _ = rustix::process::kill_process(self.group, signal);
     }
 }
 
-impl Drop for Served {
+impl Drop for Process {
     fn drop(&mut self) {
-        kill_group(&self.child);
+        // Whatever it left in its group goes as well.
+        let _ = kill_process_group(self.group, Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// A server, ours or a peer's, on a socket in a directory of its own.
+pub struct Server {
+    /// The process itself.
+    pub process: Process,
+    directory: TempDir,
+    words: String,
+}
+
+impl Server {
+    /// Our own `serve`, with these arguments separated by spaces.
+    pub fn ours(arguments: &str) -> Server {
+        Server::start(|socket| Run::diskpipe().words("serve -f -U").arg(socket).words(arguments))
+    }
+
+    /// The peer whose grammar we share.
+    pub fn nbdkit(arguments: &str) -> Server {
+        Server::start(|socket| Run::new("nbdkit").words("-f -U").arg(socket).words(arguments))
+    }
+
+    /// QEMU's, for as many clients as come.
+    pub fn qemu(arguments: &str) -> Server {
+        Server::start(|socket| {
+            Run::new("qemu-nbd").words("--persistent --shared=16 --socket").arg(socket).words(arguments)
+        })
+    }
+
+    /// Whatever serves on the socket that it is given.
+    ///
+    /// # Panics
+    /// When it does not, within 20 seconds.
+    pub fn start(command: impl FnOnce(&Path) -> Run) -> Server {
+        let directory = crate::directory();
+        let socket = directory.path().join("socket");
+        let mut run = command(&socket);
+        let log = File::create(directory.path().join("log")).expect("the log can be made");
+        run.command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        let process = Process::start(&mut run.command, &run.words);
+        let mut server = Server { process, directory, words: run.words };
+        server.until("clients can connect", |server| match server.process.wait(Duration::ZERO) {
+            Some(status) => panic!("`{}`: {status}\n{}", server.words, server.log()),
+            // Looked for, not tried: some serve their first client only.
+            None => socket_listens(&socket),
+        });
+        server
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// The URI of its default export.
+    pub fn uri(&self) -> String {
+        self.uri_of("")
+    }
+
+    /// The URI of an export.
+    pub fn uri_of(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.socket().display())
+    }
+
+    /// A raw connection.
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).expect("the server accepts");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit can be set");
+        stream
+    }
+
+    /// What it has said until now.
+    pub fn log(&self) -> String {
+        fs::read(self.directory.path().join("log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.count("task")
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        self.count("fd")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        fs::read_dir(format!("/proc/{}/{what}", self.process.id())).map_or(0, Iterator::count)
+    }
+
+    /// Waits for something to become true.
+    ///
+    /// # Panics
+    /// When it does not, within 20 seconds.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Server) -> bool) {
+        let start = Instant::now();
+        while !holds(self) {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "`{}`: not within 20 seconds: {what}\n{}",
+                self.words,
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Asks it to end, and takes how it did and all that it said.
+    pub fn stop(mut self) -> (Option<ExitStatus>, String) {
+        self.process.signal(Signal::TERM);
+        let status = self.process.wait(Duration::from_secs(20));
+        (status, self.log())
+    }
+}
+
+/// Whether somebody listens there, by the kernel's own list: flag 10000 is `__SO_ACCEPTCON`.
+fn socket_listens(socket: &Path) -> bool {
+    let socket = socket.to_string_lossy();
+    fs::read_to_string("/proc/net/unix")
+        .is_ok_and(|list| list.lines().any(|line| line.contains(" 00010000 ") && line.ends_with(&*socket)))
 }

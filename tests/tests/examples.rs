@@ -3,17 +3,17 @@
 //! An example is a fenced block ```` ```sh ````. One that cannot be run says so, and why:
 //! ```` ```sh,no_run (needs a partitioned disk) ````; it is then shown as skipped.
 
+use e2e::Run;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::OnceLock,
-    time::Duration,
 };
 
-/// The longest that an example may take: nobody waits longer for one.
-const LIMIT: Duration = Duration::from_secs(120);
+/// The longest that an example may take, in seconds: nobody waits longer for one.
+const LIMIT: u64 = 120;
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
@@ -89,24 +89,26 @@ fn trial(file: &str, example: Example) -> Trial {
 fn run(script: &str) -> Result<(), Failed> {
     // As the README has it for those who have just cloned the project.
     let script = script.replace("cargo run --release --", "diskpipe");
-    let dir = e2e::scratch();
-    let mut command = if confined() {
-        // With its first process, all that an example left in the background ends too.
-        let confine = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-eu", "-c", &script];
-        e2e::program("unshare", &confine)
-    } else {
-        e2e::program("sh", &["-eu", "-c", &script])
-    };
-    command.current_dir(dir.path());
-    let finished = e2e::within(command, LIMIT);
-    if finished.status.success() && !finished.timed_out { Ok(()) } else { Err(finished.to_string().into()) }
+    let dir = e2e::directory();
+    let mut path = e2e::diskpipe().parent().expect("a file is in a directory").as_os_str().to_owned();
+    path.push(":");
+    path.push(e2e::path());
+    let shell = ["sh", "-eu", "-c", &script];
+    let run =
+        if confined() { Run::new("unshare").args(CONFINE).args(shell) } else { Run::new("env").args(shell) };
+    let ended = run.env("PATH", path).in_directory(dir.path()).seconds(LIMIT).end();
+    if ended.status.success() {
+        return Ok(());
+    }
+    Err(format!("{script}\n{}\n--- stdout\n{}\n--- stderr\n{}", ended.status, ended.text(), ended.stderr)
+        .into())
 }
+
+/// With its first process, all that an example left in the background ends too.
+const CONFINE: [&str; 4] = ["--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// Whether processes can be given a namespace of their own here.
 fn confined() -> bool {
     static CONFINED: OnceLock<bool> = OnceLock::new();
-    *CONFINED.get_or_init(|| {
-        let try_it = ["--pid", "--fork", "--kill-child", "--mount-proc", "true"];
-        e2e::is_installed("unshare") && e2e::within(e2e::program("unshare", &try_it), LIMIT).status.success()
-    })
+    *CONFINED.get_or_init(|| Run::new("unshare").args(CONFINE).arg("true").end().status.success())
 }

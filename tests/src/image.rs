@@ -1,0 +1,95 @@
+//! A disk as people have them: partitioned, with a file system full of files.
+
+use crate::run::Run;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Where the partition begins, in bytes.
+pub const PARTITION: u64 = 1 << 20;
+const SIZE: u64 = 192 << 20;
+
+/// The disk, twice: raw (sparse) and as qcow2.
+pub struct RealDisk {
+    /// As bytes.
+    pub raw: PathBuf,
+    /// As an image.
+    pub qcow2: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    directory: TempDir,
+}
+
+impl RealDisk {
+    /// The programs that make one.
+    pub const NEEDS: [&str; 3] = ["qemu-img", "sfdisk", "mke2fs"];
+
+    /// Makes one. It takes about half a second.
+    ///
+    /// # Panics
+    /// When that cannot be done.
+    pub fn make() -> RealDisk {
+        let directory = crate::directory();
+        let (raw, qcow2) = (directory.path().join("real.raw"), directory.path().join("real.qcow2"));
+        let tree = directory.path().join("tree");
+        files(&tree).expect("files can be written");
+        File::create(&raw).and_then(|file| file.set_len(SIZE)).expect("the image can be made");
+        let table = format!("label: dos\nstart={}, type=83\n", PARTITION / 512);
+        Run::new("sfdisk").arg("--quiet").arg(&raw).input(table.as_bytes()).end().good();
+        Run::new("mke2fs")
+            .words("-q -F -t ext4 -L real -E")
+            .arg(format!("offset={PARTITION},lazy_itable_init=0"))
+            .arg("-d")
+            .arg(&tree)
+            .arg(&raw)
+            .arg(format!("{}K", (SIZE - PARTITION) / 1024))
+            .end()
+            .good();
+        Run::new("qemu-img").words("convert -f raw -O qcow2").args([&raw, &qcow2]).end().good();
+        fs::remove_dir_all(&tree).expect("files can be removed");
+        RealDisk { raw, qcow2, size: SIZE, directory }
+    }
+
+    /// A name for another file beside it.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+/// Directories, small files, large ones, empty ones and links; about 30 MB.
+fn files(tree: &Path) -> std::io::Result<()> {
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    for number in 0..400_usize {
+        let directory = tree.join(format!("{:02}/{:02}", number % 20, number % 7));
+        fs::create_dir_all(&directory)?;
+        let length = if number % 50 == 3 { 2 << 20 } else { number * number % 60_000 };
+        let mut content = Vec::with_capacity(length + 8);
+        while content.len() < length {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            content.extend_from_slice(&noise.to_le_bytes());
+        }
+        content.truncate(length);
+        fs::write(directory.join(format!("file {number}.bin")), content)?;
+        symlink(format!("file {number}.bin"), directory.join(format!("link {number}")))?;
+    }
+    Ok(())
+}
+
+/// The file system in a raw copy of the disk must be sound.
+#[track_caller]
+pub fn check_file_system(raw: &Path) {
+    let mut place = raw.as_os_str().to_owned();
+    place.push(format!("?offset={PARTITION}"));
+    let said = Run::new("e2fsck").arg("-fn").arg(place).end().code(0).text();
+    assert!(said.contains("real: ") && said.contains(" files"), "{said}");
+}
+
+/// Two images must hold the same bytes, by the word of `qemu-img`. Each is a format and a place.
+#[track_caller]
+pub fn same_content(a: (&str, impl AsRef<std::ffi::OsStr>), b: (&str, impl AsRef<std::ffi::OsStr>)) {
+    let said = Run::new("qemu-img").words("compare -f").arg(a.0).arg("-F").arg(b.0).arg(a.1).arg(b.1).text();
+    assert_eq!(said, "Images are identical.\n");
+}
