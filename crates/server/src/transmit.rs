@@ -25,6 +25,9 @@ use std::{
 /// So many requests of one connection may wait at once; more stay in the socket.
 const IN_FLIGHT_MAX: usize = 1024;
 
+/// Replies do not wait for the end of a payload as long as this.
+const LONG_PAYLOAD: u64 = 64 << 10;
+
 /// How a transmission phase ended well.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -32,6 +35,18 @@ pub(crate) enum End {
     Disconnected,
     /// The client closed between two requests, or the server is shutting down.
     Closed,
+}
+
+/// What the fast path leaves to be done.
+enum Taken {
+    /// Nothing whole is left in the buffer.
+    All,
+    /// Replies should be sent, or requests finish, before more is taken.
+    Enough,
+    /// This request's payload has not all come.
+    Begun(Request),
+    /// The client said goodbye.
+    Goodbye,
 }
 
 /// How it ended badly.
@@ -142,11 +157,16 @@ impl Future for Pending<'_> {
 impl<'d> Transmission<'d> {
     async fn run(&mut self) -> std::result::Result<End, Broken> {
         let end = loop {
-            if self.take_requests().await?.is_break() {
-                break End::Disconnected;
+            match self.take_whole_requests()? {
+                Taken::Goodbye => break End::Disconnected,
+                Taken::Begun(request) => {
+                    self.finish_receiving(&request).await?;
+                    continue;
+                }
+                Taken::All | Taken::Enough => {}
             }
             self.send().await?;
-            if self.wait_for_more().await?.is_break() {
+            if !self.has_whole_request() && self.wait_for_more().await?.is_break() {
                 if !self.input.unread().is_empty() {
                     return Err(Broken::Short);
                 }
@@ -164,48 +184,61 @@ impl<'d> Transmission<'d> {
         Ok(end)
     }
 
-    /// Carries out all requests that have come. `Break`: the client said goodbye.
-    async fn take_requests(&mut self) -> std::result::Result<ControlFlow<()>, Broken> {
-        while self.pending.len() < IN_FLIGHT_MAX {
-            let request = match self.input.request(self.style.header_style()) {
+    /// Whether more can be done before anything else comes.
+    fn has_whole_request(&self) -> bool {
+        self.input.unread().len() >= self.style.header_style().request_len()
+            && self.pending.len() < IN_FLIGHT_MAX
+    }
+
+    /// Carries out the requests that have come with all their payload: the fast path.
+    ///
+    /// Deliberately no `async fn`: there a request would be copied from state to state, and such a copy of fields that
+    /// were just written has to wait until the payload of the last write has left the store buffer.
+    fn take_whole_requests(&mut self) -> std::result::Result<Taken, Broken> {
+        let style = self.style.header_style();
+        loop {
+            if self.output.is_large() || self.pending.len() >= IN_FLIGHT_MAX {
+                return Ok(Taken::Enough);
+            }
+            let request = match self.input.request(style) {
                 Ok(Some(request)) => request,
-                Ok(None) => break,
+                Ok(None) => return Ok(Taken::All),
                 Err(e) => return Err(Broken::Protocol(e.to_string())),
             };
             if request.command == Command::Disc {
-                return Ok(ControlFlow::Break(()));
+                return Ok(Taken::Goodbye);
             }
-            self.handle(request).await?;
-            if self.output.is_large() {
-                self.send().await?;
+            let payload = request.payload_len(style);
+            if payload > self.input.unread().len() as u64 {
+                return Ok(Taken::Begun(request));
             }
+            self.handle(&request, payload as usize);
         }
-        Ok(ControlFlow::Continue(()))
     }
 
+    /// Carries out a request whose payload is in the buffer.
     #[inline]
-    async fn handle(&mut self, request: Request) -> std::result::Result<(), Broken> {
-        let payload = request.payload_len(self.style.header_style());
-        let mut refusal = to_wire::refusal(&request, self.facts, !self.contexts.is_empty());
+    fn handle(&mut self, request: &Request, payload: usize) {
+        let refusal = to_wire::refusal(request, self.facts, !self.contexts.is_empty());
         if payload > 0 {
-            match request.command {
-                Command::Write if refusal.is_none() => return self.write(request).await,
-                Command::Write => {}
-                Command::BlockStatus if payload <= BlockStatusPayload::MAX_LEN => {
-                    return self.block_status_with_payload(request, payload).await;
+            let refusal = match request.command {
+                Command::Write if refusal.is_none() => {
+                    let io = self.write_from_buffer(request, payload);
+                    return self.answer(request, Answer::Done(io));
                 }
-                _ => refusal = Some((Errno::EINVAL, "the request must not have a payload")),
-            }
-            if payload > u64::from(PAYLOAD_MAX) && self.style == ReplyStyle::Extended {
-                return Err(Broken::Protocol(format!(
-                    "the client sent a payload of {payload} bytes; the maximum is {PAYLOAD_MAX}"
-                )));
-            }
-            self.discard(payload).await?;
+                Command::BlockStatus => {
+                    let bytes = self.input.take(payload).to_vec();
+                    return self.block_status_with_payload(request, &bytes);
+                }
+                Command::Write => refusal,
+                _ => None,
+            };
+            self.input.take(payload);
+            let (errno, why) = refusal.unwrap_or((Errno::EINVAL, "the request must not have a payload"));
+            return self.to(request).error(self.output.header(), errno, why);
         }
         if let Some((errno, why)) = refusal {
-            self.to(&request).error(self.output.header(), errno, why);
-            return Ok(());
+            return self.to(request).error(self.output.header(), errno, why);
         }
         let range = Range::new(request.offset, request.length);
         let fua = request.flags.has(CommandFlags::FUA);
@@ -219,21 +252,67 @@ impl<'d> Transmission<'d> {
                 let fast = request.flags.has(CommandFlags::FAST_ZERO);
                 Answer::Done(self.disk.zero(range, ZeroFlags { fua, may_trim, fast }))
             }
-            Command::BlockStatus => self.block_status(&request, range, self.contexts.clone()),
-            Command::Write | Command::Disc | Command::Unknown(_) => unreachable!("handled above"),
+            Command::BlockStatus => self.block_status(request, range, self.contexts.clone()),
+            Command::Write | Command::Disc | Command::Unknown(_) => unreachable!("handled or refused above"),
         };
         self.answer(request, answer);
+    }
+
+    #[inline]
+    fn write_from_buffer(&mut self, request: &Request, payload: usize) -> Io<'d, ()> {
+        let range = Range::new(request.offset, request.length);
+        let flags = WriteFlags { fua: request.flags.has(CommandFlags::FUA) };
+        let bytes = self.input.take(payload);
+        match self.disk.place(range) {
+            Some(place) => {
+                place.copy_from(0, bytes);
+                self.disk.placed(range, flags)
+            }
+            None => self.disk.write(range.start, Data::copy_from(bytes), flags),
+        }
+    }
+
+    /// Carries out a request whose payload has not come yet, or only its beginning.
+    async fn finish_receiving(&mut self, request: &Request) -> std::result::Result<(), Broken> {
+        let payload = request.payload_len(self.style.header_style());
+        if payload >= LONG_PAYLOAD {
+            // The client may go on with what it has, while this comes.
+            self.send().await?;
+        }
+        let refusal = to_wire::refusal(request, self.facts, !self.contexts.is_empty());
+        match request.command {
+            Command::Write if refusal.is_none() => return self.write_from_socket(request).await,
+            Command::BlockStatus if payload <= BlockStatusPayload::MAX_LEN => {
+                while (self.input.unread().len() as u64) < payload {
+                    if self.receive().await? == 0 {
+                        return Err(Broken::Short);
+                    }
+                }
+                self.handle(request, payload as usize);
+                return Ok(());
+            }
+            _ => {}
+        }
+        if payload > u64::from(PAYLOAD_MAX) && self.style == ReplyStyle::Extended {
+            return Err(Broken::Protocol(format!(
+                "the client sent a payload of {payload} bytes; the maximum is {PAYLOAD_MAX}"
+            )));
+        }
+        self.discard(payload).await?;
+        let refusal = refusal.filter(|_| request.command == Command::Write);
+        let (errno, why) = refusal.unwrap_or((Errno::EINVAL, "the request must not have a payload"));
+        self.to(request).error(self.output.header(), errno, why);
         Ok(())
     }
 
     /// Replies at once where the answer is ready.
     #[inline]
-    fn answer(&mut self, request: Request, answer: Answer<'d>) {
+    fn answer(&mut self, request: &Request, answer: Answer<'d>) {
         match answer {
-            Answer::Read(Io::Ready(r)) => self.reply(&request, Outcome::Read(r)),
-            Answer::Done(Io::Ready(r)) => self.reply(&request, Outcome::Done(r)),
-            Answer::Status(Io::Ready(r)) => self.reply(&request, Outcome::Status(r)),
-            answer => self.pending.push(Pending { request, answer }),
+            Answer::Read(Io::Ready(r)) => self.reply(request, Outcome::Read(r)),
+            Answer::Done(Io::Ready(r)) => self.reply(request, Outcome::Done(r)),
+            Answer::Status(Io::Ready(r)) => self.reply(request, Outcome::Status(r)),
+            answer => self.pending.push(Pending { request: *request, answer }),
         }
     }
 
@@ -263,7 +342,7 @@ impl<'d> Transmission<'d> {
         }
     }
 
-    async fn write(&mut self, request: Request) -> std::result::Result<(), Broken> {
+    async fn write_from_socket(&mut self, request: &Request) -> std::result::Result<(), Broken> {
         let range = Range::new(request.offset, request.length);
         let flags = WriteFlags { fua: request.flags.has(CommandFlags::FUA) };
         let len = request.length as usize;
@@ -281,7 +360,6 @@ impl<'d> Transmission<'d> {
         Ok(())
     }
 
-    #[inline]
     async fn receive_payload(
         &mut self,
         to: &mut Destination<'_>,
@@ -317,16 +395,9 @@ impl<'d> Transmission<'d> {
         }
     }
 
-    async fn block_status_with_payload(
-        &mut self,
-        request: Request,
-        payload: u64,
-    ) -> std::result::Result<(), Broken> {
-        let mut to = Destination::Buffer(BufMut::new(payload as usize));
-        self.receive_payload(&mut to, payload as usize).await?;
-        let Destination::Buffer(bytes) = to else { unreachable!("made just above") };
-        let chosen = BlockStatusPayload::decode(&bytes).map_err(|e| e.to_string()).and_then(|wanted| {
-            let whole = Request { length: wanted.length, ..request };
+    fn block_status_with_payload(&mut self, request: &Request, bytes: &[u8]) {
+        let chosen = BlockStatusPayload::decode(bytes).map_err(|e| e.to_string()).and_then(|wanted| {
+            let whole = Request { length: wanted.length, ..*request };
             if let Some((_, why)) = to_wire::refusal(&whole, self.facts, !self.contexts.is_empty()) {
                 return Err(why.to_owned());
             }
@@ -338,11 +409,10 @@ impl<'d> Transmission<'d> {
         match chosen {
             Ok((whole, contexts)) => {
                 let answer = self.block_status(&whole, Range::new(whole.offset, whole.length), contexts);
-                self.answer(whole, answer);
+                self.answer(&whole, answer);
             }
-            Err(why) => self.to(&request).error(self.output.header(), Errno::EINVAL, &why),
+            Err(why) => self.to(request).error(self.output.header(), Errno::EINVAL, &why),
         }
-        Ok(())
     }
 
     fn block_status(&self, request: &Request, range: Range, contexts: Vec<(u32, Metadata)>) -> Answer<'d> {
