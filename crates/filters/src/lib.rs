@@ -1,6 +1,7 @@
 //! Layers: they wrap disks. To add one: a `.rs`, its manual `.md` beside it, and a line in [`FILTERS`].
 #![forbid(unsafe_code)]
 
+mod cow;
 mod delay;
 mod error;
 mod log;
@@ -16,6 +17,7 @@ use disk::FilterEntry;
 
 /// Every filter, sorted by name.
 pub static FILTERS: &[FilterEntry] = &[
+    FilterEntry::of::<cow::Cow>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),
     FilterEntry::of::<log::Log>(),

@@ -1,0 +1,275 @@
+//! The states of 1024 neighbouring blocks, and who waits for one of them.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::{Poll, Waker},
+};
+
+/// Blocks of a leaf.
+pub(super) const LEAF_BLOCKS: usize = 1024;
+/// Four bits per block.
+const PER_WORD: usize = 16;
+const WORDS: usize = LEAF_BLOCKS / PER_WORD;
+
+/// Where the bytes of a block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    /// In the disk below.
+    Base = 0,
+    /// In the overlay.
+    Copied = 1,
+    /// Nowhere: it reads as zeroes.
+    Zero = 2,
+    /// In the disk below; somebody is about to put it into the overlay.
+    BaseBusy = 4,
+    /// It reads as zeroes; somebody is about to put it into the overlay.
+    ZeroBusy = 6,
+}
+
+impl State {
+    fn of(bits: u64) -> State {
+        match bits & 15 {
+            0 => State::Base,
+            1 => State::Copied,
+            2 => State::Zero,
+            4 => State::BaseBusy,
+            6 => State::ZeroBusy,
+            bits => unreachable!("no state has the bits {bits}"),
+        }
+    }
+
+    /// Where the bytes are for now.
+    #[inline]
+    pub(super) fn settled(self) -> State {
+        match self {
+            State::BaseBusy => State::Base,
+            State::ZeroBusy => State::Zero,
+            state => state,
+        }
+    }
+
+    fn busy(self) -> State {
+        match self {
+            State::Base => State::BaseBusy,
+            State::Zero => State::ZeroBusy,
+            state => unreachable!("{state:?} is changed in place"),
+        }
+    }
+}
+
+/// The states of 1024 blocks.
+pub(super) struct Leaf {
+    words: [AtomicU64; WORDS],
+    /// Where the first block has its place in the store.
+    pub(super) place: u64,
+    waiting: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Leaf {
+    /// All blocks are the base's, or all are zero.
+    pub(super) fn new(place: u64, zero: bool) -> Leaf {
+        let word = spread(if zero { State::Zero } else { State::Base });
+        Leaf {
+            words: std::array::from_fn(|_| AtomicU64::new(word)),
+            place,
+            waiting: AtomicBool::new(false),
+            wakers: Mutex::default(),
+        }
+    }
+
+    /// The state of block `from`, and how many blocks from it on, before `to`, have the same.
+    #[inline]
+    pub(super) fn run(&self, from: usize, to: usize) -> (State, usize) {
+        let state = State::of(self.words[from / PER_WORD].load(SeqCst) >> (from % PER_WORD * 4));
+        let mut at = from;
+        while at < to {
+            let same = same(self.words[at / PER_WORD].load(SeqCst), at % PER_WORD, state);
+            let end = (at / PER_WORD + 1) * PER_WORD;
+            at += same;
+            if at < end {
+                break;
+            }
+        }
+        // At least 1: should the block have changed meanwhile, the first look counts.
+        (state, (at.min(to) - from).max(1))
+    }
+
+    /// Changes blocks from `from` on, before `to`, from one state to another; stops at the first that has a different
+    /// state, and says how many were changed.
+    pub(super) fn change(&self, from: usize, to: usize, old: State, new: State) -> usize {
+        let difference = spread(old) ^ spread(new);
+        let mut at = from;
+        while at < to {
+            let (word, first) = (&self.words[at / PER_WORD], at % PER_WORD);
+            let end = (to - at).min(PER_WORD - first);
+            let mut seen = word.load(SeqCst);
+            let changed = loop {
+                let count = same(seen, first, old).min(end);
+                if count == 0 {
+                    break 0;
+                }
+                match word.compare_exchange_weak(
+                    seen,
+                    seen ^ (difference & mask(first, count)),
+                    SeqCst,
+                    SeqCst,
+                ) {
+                    Ok(_) => break count,
+                    Err(now) => seen = now,
+                }
+            };
+            at += changed;
+            if changed < end {
+                break;
+            }
+        }
+        at - from
+    }
+
+    /// Claims blocks that are in state `was` (base or zero) from `from` on, before `to`, as many as there are in a
+    /// row: nobody else will change them before the claim is kept or dropped.
+    pub(super) fn claim(&self, from: usize, to: usize, was: State) -> Option<Claim<'_>> {
+        let count = self.change(from, to, was, was.busy());
+        (count > 0).then_some(Claim { leaf: self, from, to: from + count, was })
+    }
+
+    /// Waits while somebody else is changing the block.
+    pub(super) async fn settled(&self, block: usize) {
+        let busy = || {
+            let (state, _) = self.run(block, block + 1);
+            state != state.settled()
+        };
+        poll_fn(|cx| {
+            if !busy() {
+                return Poll::Ready(());
+            }
+            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            self.waiting.store(true, SeqCst);
+            // Either this look sees the change, or whoever makes it sees `waiting`.
+            if !busy() {
+                return Poll::Ready(());
+            }
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        if self.waiting.load(SeqCst) {
+            let wakers = {
+                let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+                self.waiting.store(false, SeqCst);
+                std::mem::take(&mut *wakers)
+            };
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// Blocks of a leaf that one request is putting into the overlay. Dropped, they are what they were.
+pub(super) struct Claim<'a> {
+    pub(super) leaf: &'a Leaf,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) was: State,
+}
+
+impl Claim<'_> {
+    /// The blocks are in the overlay now.
+    pub(super) fn keep(self) {
+        self.end(State::Copied);
+        std::mem::forget(self);
+    }
+
+    fn end(&self, state: State) {
+        let count = self.leaf.change(self.from, self.to, self.was.busy(), state);
+        debug_assert_eq!(count, self.to - self.from, "somebody changed blocks that were claimed");
+        self.leaf.wake();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.end(self.was);
+    }
+}
+
+/// The state in every block of a word.
+#[inline]
+const fn spread(state: State) -> u64 {
+    state as u64 * 0x1111_1111_1111_1111
+}
+
+/// How many blocks of `word` from block `first` on have this state.
+#[inline]
+fn same(word: u64, first: usize, state: State) -> usize {
+    let different = (word ^ spread(state)) >> (first * 4);
+    (different.trailing_zeros() as usize / 4).min(PER_WORD - first)
+}
+
+/// The bits of `count` (at least 1) blocks of a word from block `first` on.
+#[inline]
+fn mask(first: usize, count: usize) -> u64 {
+    u64::MAX >> (64 - 4 * count) << (4 * first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    #[test]
+    fn changes_and_runs_agree_with_a_plain_list() {
+        let leaf = Leaf::new(0, false);
+        let mut model = vec![State::Base; LEAF_BLOCKS];
+        let states = [State::Base, State::Copied, State::Zero, State::BaseBusy, State::ZeroBusy];
+        let mut random = Random(1);
+        for _ in 0..20_000 {
+            let from = random.below(LEAF_BLOCKS as u64) as usize;
+            let to = from + 1 + random.below(((LEAF_BLOCKS - from) as u64).min(60)) as usize;
+            let (state, count) = leaf.run(from, to);
+            assert_eq!(state, model[from]);
+            assert_eq!(count, model[from..to].iter().take_while(|s| **s == state).count());
+            let new = states[random.below(5) as usize];
+            let changed = leaf.change(from, to, state, new);
+            assert_eq!(changed, count);
+            model[from..from + count].fill(new);
+        }
+    }
+
+    #[test]
+    fn a_claim_is_kept_or_leaves_things_as_they_were() {
+        let leaf = Leaf::new(0, true);
+        let claim = leaf.claim(10, 40, State::Zero).unwrap();
+        assert_eq!((claim.from, claim.to), (10, 40));
+        assert_eq!(leaf.run(10, 100), (State::ZeroBusy, 30));
+        assert_eq!(leaf.claim(5, 40, State::Zero).map(|claim| claim.to), Some(10));
+        assert!(leaf.claim(20, 40, State::Zero).is_none());
+        drop(claim);
+        assert_eq!(leaf.run(0, LEAF_BLOCKS), (State::Zero, LEAF_BLOCKS));
+        leaf.claim(0, 20, State::Zero).unwrap().keep();
+        assert_eq!(leaf.run(0, LEAF_BLOCKS), (State::Copied, 20));
+    }
+
+    #[test]
+    fn those_who_wait_are_woken() {
+        let leaf = Leaf::new(0, false);
+        let claim = leaf.claim(3, 4, State::Base).unwrap();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| reactor::block_on(leaf.settled(3)))).collect();
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            claim.keep();
+            waiting.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+}
