@@ -65,15 +65,19 @@ fn file(size: u64, read_only: bool) -> Made {
 fn served_memory() -> Made {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let socket = dir.path().join("sock");
+    // It is written once clients can connect.
+    let ready = dir.path().join("pid");
     let server = Command::new("nbdkit")
         .args(["--foreground", "--exit-with-parent", "--unix"])
         .arg(&socket)
+        .arg("--pidfile")
+        .arg(&ready)
         .args(["memory", "1M"])
         .stdin(Stdio::null())
         .spawn()
         .expect("nbdkit starts");
     let server = Server(server);
-    wait_for(&socket);
+    wait_for(&ready);
     (vec![("socket".to_owned(), socket.display().to_string())], Box::new((server, dir)))
 }
 
@@ -86,10 +90,10 @@ impl Drop for Server {
     }
 }
 
-fn wait_for(socket: &Path) {
+fn wait_for(file: &Path) {
     let start = Instant::now();
-    while std::os::unix::net::UnixStream::connect(socket).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(10), "the server does not listen");
+    while !file.exists() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the server does not start");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
