@@ -1,10 +1,121 @@
-//! `info`.
-use std::{ffi::OsString, process::ExitCode};
-/// x
+//! `info`: what an NBD server offers, as text, JSON, a map or an exit code.
+//!
+//! `server` asks, the others show. Nothing is written before everything is known, so that what is written is whole.
+
+mod color;
+mod content;
+mod describe;
+mod json;
+mod map;
+mod options;
+mod query;
+mod server;
+
+use crate::command_line::Invocation;
+use anyhow::{Context, Result, anyhow};
+use clap::CommandFactory;
+use map::Map;
+use options::Options;
+use query::Property;
+use server::Server;
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+/// The options, for manual pages and completions.
 pub fn command() -> clap::Command {
-    clap::Command::new("info")
+    Options::command()
 }
-/// x
-pub fn main(_: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
+
+/// Runs the tool. The first argument is the name that it was started under.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let invocation = match Invocation::new(args, "diskpipe info") {
+        Ok(invocation) => invocation,
+        Err(code) => return code,
+    };
+    let options: Options = match invocation.parse(command()) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    if let Err(why) = options.check() {
+        return invocation.usage(why);
+    }
+    match run(&invocation, &options) {
+        Ok(Outcome { text, code, failures }) => match io::stdout().write_all(text.as_bytes()) {
+            // A reader that had enough knows why.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            Err(e) => invocation.failed(format!("writing to standard output: {e}")),
+            Ok(()) => {
+                for failure in &failures {
+                    invocation.failed(format!("{failure:#}"));
+                }
+                if failures.is_empty() { ExitCode::from(code) } else { ExitCode::FAILURE }
+            }
+        },
+        Err(e) => invocation.failed(format!("{e:#}")),
+    }
+}
+
+/// What to write, how to end, and what else went wrong.
+struct Outcome {
+    text: String,
+    code: u8,
+    failures: Vec<anyhow::Error>,
+}
+
+impl Outcome {
+    fn text(text: String) -> Result<Outcome> {
+        Ok(Outcome { text, code: 0, failures: Vec::new() })
+    }
+}
+
+fn run(invocation: &Invocation, options: &Options) -> Result<Outcome> {
+    let question = match options.can.as_ref().or(options.cannot.as_ref()) {
+        Some(name) => {
+            let property =
+                Property::named(name).with_context(|| format!("“{name}” is no property of an export"))?;
+            Some((property, options.can.is_some()))
+        }
+        None => None,
+    };
+    let mut server = Server::new(&invocation.word(options.server.clone()))?;
+    let colours = options.color || (!options.no_color && io::stdout().is_terminal());
+    if let Some((property, wanted)) = question {
+        server.connector.options.extended_headers = property == Property::Extended;
+        let (speech, export) = server.describe(server.asked(), false)?;
+        let code = if property.holds(&speech, &export) == wanted { 0 } else { 2 };
+        return Ok(Outcome { text: String::new(), code, failures: Vec::new() });
+    }
+    if options.size {
+        let (_, export) = server.describe(server.asked(), false)?;
+        return Outcome::text(format!("{}\n", export.size));
+    }
+    if options.uri {
+        let (_, export) = server.describe(server.asked(), false)?;
+        let uri = export.uri.ok_or_else(|| anyhow!("a server that is started for this has no URI"))?;
+        return Outcome::text(uri + "\n");
+    }
+    if let Some(context) = &options.map {
+        let map = Map::of(&server, context)?;
+        return Outcome::text(match (options.totals, options.json) {
+            (false, false) => map.text(colours),
+            (false, true) => map.json(),
+            (true, false) => map.totals_text(colours),
+            (true, true) => map.totals_json(),
+        });
+    }
+    let (speech, exports, failures) = if options.list {
+        let listing = server.list(options.content)?;
+        (listing.speech, listing.exports, listing.failures)
+    } else {
+        let (speech, export) = server.describe(server.asked(), !options.no_content)?;
+        (speech, vec![export], Vec::new())
+    };
+    let text = match options.json {
+        true => describe::json(&speech, &exports),
+        false => describe::text(&speech, &exports, colours),
+    };
+    Ok(Outcome { text, code: 0, failures })
 }
