@@ -9,8 +9,8 @@ use std::{
 };
 
 pub(crate) const PAGE: usize = 4096;
-/// What a thread keeps for reuse, per size class: 64 buffers of a page, fewer of the larger ones.
-const CLASSES: [(usize, usize); 4] = [(PAGE, 64), (16 << 10, 16), (64 << 10, 8), (256 << 10, 4)];
+/// What a thread keeps for reuse at most, per size class: never more than it once had in use at the same time.
+const CLASSES: [(usize, usize); 4] = [(PAGE, 64), (16 << 10, 32), (64 << 10, 32), (256 << 10, 64)];
 
 /// The counter of a buffer; it lives in a box of its own, so that the pages stay whole.
 struct Head {
