@@ -157,6 +157,11 @@ impl Server {
         shared.stop.set();
         let _ = watcher.join();
     }
+
+    /// As [`Server::serve_stream`], without a thread beside this one: [`Server::stop`] is not heard meanwhile.
+    pub fn serve_to_the_end(&self, stream: Stream) {
+        self.shared.run(self.shared.admit(stream));
+    }
 }
 
 impl Shared {
