@@ -10,7 +10,7 @@ use tempfile::TempDir;
 pub const PARTITION: u64 = 1 << 20;
 const SIZE: u64 = 192 << 20;
 
-/// The disk, twice: raw (sparse) and as qcow2.
+/// The disk, twice: raw (sparse) and as qcow2. It is made once and kept beside the build, so nothing may write to it.
 pub struct RealDisk {
     /// As bytes.
     pub raw: PathBuf,
@@ -25,36 +25,60 @@ impl RealDisk {
     /// The programs that make one.
     pub const NEEDS: [&str; 3] = ["qemu-img", "sfdisk", "mke2fs"];
 
-    /// Makes one. It takes about half a second.
+    /// The disk, and a place for copies of it.
     ///
     /// # Panics
-    /// When that cannot be done.
-    pub fn make() -> RealDisk {
-        let directory = crate::directory();
-        let (raw, qcow2) = (directory.path().join("real.raw"), directory.path().join("real.qcow2"));
-        let tree = directory.path().join("tree");
-        files(&tree).expect("files can be written");
-        File::create(&raw).and_then(|file| file.set_len(SIZE)).expect("the image can be made");
-        let table = format!("label: dos\nstart={}, type=83\n", PARTITION / 512);
-        Run::new("sfdisk").arg("--quiet").arg(&raw).input(table.as_bytes()).end().good();
-        Run::new("mke2fs")
-            .words("-q -F -t ext4 -L real -E")
-            .arg(format!("offset={PARTITION},lazy_itable_init=0"))
-            .arg("-d")
-            .arg(&tree)
-            .arg(&raw)
-            .arg(format!("{}K", (SIZE - PARTITION) / 1024))
-            .end()
-            .good();
-        Run::new("qemu-img").words("convert -f raw -O qcow2").args([&raw, &qcow2]).end().good();
-        fs::remove_dir_all(&tree).expect("files can be removed");
-        RealDisk { raw, qcow2, size: SIZE, directory }
+    /// When it is not there and cannot be made.
+    pub fn get() -> RealDisk {
+        let place = crate::target_directory().join("tmp");
+        // Whoever changes how it is made changes the name.
+        let kept = place.join("e2e-real-disk-1");
+        if !kept.exists() {
+            fs::create_dir_all(&place).expect("a directory beside the build");
+            let fresh = tempfile::tempdir_in(&place).expect("a directory beside the build").keep();
+            make(&fresh);
+            // Another test may have been faster. Its disk is as good.
+            if fs::rename(&fresh, &kept).is_err() {
+                let _ = fs::remove_dir_all(&fresh);
+            }
+        }
+        RealDisk {
+            raw: kept.join("real.raw"),
+            qcow2: kept.join("real.qcow2"),
+            size: SIZE,
+            directory: crate::directory(),
+        }
     }
 
-    /// A name for another file beside it.
+    /// A name for a file of the test's own.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
+
+    /// The directory of the test's own files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+fn make(directory: &Path) {
+    let (raw, qcow2) = (directory.join("real.raw"), directory.join("real.qcow2"));
+    let tree = directory.join("tree");
+    files(&tree).expect("files can be written");
+    File::create(&raw).and_then(|file| file.set_len(SIZE)).expect("the image can be made");
+    let table = format!("label: dos\nstart={}, type=83\n", PARTITION / 512);
+    Run::new("sfdisk").arg("--quiet").arg(&raw).input(table.as_bytes()).end().good();
+    Run::new("mke2fs")
+        .words("-q -F -t ext4 -L real -E")
+        .arg(format!("offset={PARTITION},lazy_itable_init=0"))
+        .arg("-d")
+        .arg(&tree)
+        .arg(&raw)
+        .arg(format!("{}K", (SIZE - PARTITION) / 1024))
+        .end()
+        .good();
+    Run::new("qemu-img").words("convert -f raw -O qcow2").args([&raw, &qcow2]).end().good();
+    fs::remove_dir_all(&tree).expect("files can be removed");
 }
 
 /// Directories, small files, large ones, empty ones and links; about 30 MB.

@@ -9,7 +9,7 @@ use std::path::Path;
 macro_rules! real_disk {
     ($($program:expr),*) => {{
         needs!("qemu-img", "sfdisk", "mke2fs" $(, $program)*);
-        RealDisk::make()
+        RealDisk::get()
     }};
 }
 
