@@ -4,10 +4,10 @@
 //! may be torn, but nothing worse. Therefore these bytes are only ever copied by raw pointers (or by the kernel),
 //! never seen as a Rust reference.
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-use std::{io, marker::PhantomData, ptr::NonNull, sync::Arc};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use std::{fs::File, io, marker::PhantomData, ptr::NonNull, sync::Arc};
 
-/// Zero-filled memory that many threads may read and write.
+/// Memory that many threads may read and write: new and zero-filled, or that of a file.
 ///
 /// Memory is taken from the system when it is first written, so that a large region costs what was written to it.
 pub struct SharedMemory {
@@ -49,6 +49,23 @@ impl SharedMemory {
         // SAFETY: `skip` is less than `spare`, so that `len` bytes remain behind it.
         let base = unsafe { start.add(skip) };
         Ok(Arc::new(SharedMemory { base, len, start, reserved }))
+    }
+
+    /// Maps `len` bytes (not 0) of a file that can be read and written, from byte `at` (in whole pages) on.
+    ///
+    /// The file may be shorter: it is whoever uses the memory that must see to touching only what is there and has its
+    /// room in the file system, or the process is ended by SIGBUS. Memory of a file is not discarded but punched out
+    /// of the file.
+    ///
+    /// # Errors
+    /// As mmap(2) reports them.
+    pub fn map_file(file: &File, at: u64, len: usize) -> io::Result<Arc<Self>> {
+        let (protection, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let base = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, file, at) }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(SharedMemory { base, len, start: base, reserved: len }))
     }
 
     /// Size in bytes.
