@@ -117,7 +117,7 @@ impl Layer {
                 part = overlay.part(at, (claim.to - claim.from) as u64, whole);
                 let bytes = data.slice(part.start - r.start, part.len);
                 overlay.store.write(overlay.place(leaf, at), &bytes)?;
-                claim.keep();
+                claim.end(State::Copied);
             }
             at = part.end();
         }
@@ -167,12 +167,14 @@ impl Layer {
             if part != around {
                 match leaf.run(first, first + 1).0 {
                     State::Copied => {
-                        overlay.store.write(overlay.place(leaf, at), &change.bytes(part))?;
+                        // Lost to another request: look again.
+                        let Some(claim) = leaf.claim(first, first + 1, State::Copied) else { continue };
+                        overlay.store.overwrite(overlay.place(leaf, at), &change.bytes(part))?;
+                        claim.end(State::Copied);
                         change.at = part.end();
                     }
                     State::Zero if change.data.is_none() => change.at = part.end(),
                     was @ (State::Base | State::Zero) => {
-                        // Lost to another request: look again.
                         let Some(claim) = leaf.claim(first, first + 1, was) else { continue };
                         let old = match was {
                             State::Zero => Io::ok(Data::zeroes(around.len)),
@@ -183,7 +185,8 @@ impl Layer {
                             later => return Ok(Stop::Copy(claim, later)),
                         }
                     }
-                    State::BaseBusy | State::ZeroBusy => return Ok(Stop::Busy(leaf, first)),
+                    _ if leaf.stays_busy(first) => return Ok(Stop::Busy(leaf, first)),
+                    _ => {}
                 }
             } else if let Some(busy) = self.whole_blocks(change, leaf, first)? {
                 return Ok(busy);
@@ -219,30 +222,25 @@ impl Layer {
         let end = first + same;
         let part = |blocks: usize| overlay.part(whole.start, blocks as u64, whole);
         change.at += match (state, &change.data) {
-            (State::BaseBusy | State::ZeroBusy, _) => return Ok(Some(Stop::Busy(leaf, first))),
-            (State::Copied, Some(_)) => {
-                overlay.store.write(place, &change.bytes(part(same)))?;
-                part(same).len
-            }
-            (State::Base | State::Zero, Some(_)) => match leaf.claim(first, end, state) {
+            (State::Zero, None) => part(same).len,
+            (State::Base, None) => part(leaf.change(first, end, State::Base, State::Zero)).len,
+            (State::Base | State::Zero | State::Copied, data) => match leaf.claim(first, end, state) {
                 Some(claim) => {
                     let part = part(claim.to - claim.from);
-                    overlay.store.write(place, &change.bytes(part))?;
-                    claim.keep();
+                    match (data, state) {
+                        // While it is claimed: a hole made later could swallow what others write after this.
+                        (None, _) => overlay.store.discard(place, part.len),
+                        (Some(_), State::Copied) => overlay.store.overwrite(place, &change.bytes(part))?,
+                        (Some(_), _) => overlay.store.write(place, &change.bytes(part))?,
+                    }
+                    claim.end(if data.is_some() { State::Copied } else { State::Zero });
                     part.len
                 }
                 // Lost to another request: look again.
                 None => 0,
             },
-            (State::Zero, None) => part(same).len,
-            (State::Base, None) => part(leaf.change(first, end, State::Base, State::Zero)).len,
-            (State::Copied, None) => {
-                let part = part(leaf.change(first, end, State::Copied, State::Zero));
-                if part.len > 0 {
-                    overlay.store.discard(place, part.len);
-                }
-                part.len
-            }
+            _ if leaf.stays_busy(first) => return Ok(Some(Stop::Busy(leaf, first))),
+            _ => 0,
         };
         Ok(None)
     }
@@ -256,7 +254,7 @@ impl Layer {
         let inside = (part.start - around.start) as usize;
         change.bytes(part).copy_to(&mut block[inside..inside + part.len as usize]);
         self.overlay.store.write(self.overlay.place(claim.leaf, around.start), &block.into())?;
-        claim.keep();
+        claim.end(State::Copied);
         change.at = part.end();
         Ok(())
     }

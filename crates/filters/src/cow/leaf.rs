@@ -15,7 +15,7 @@ pub(super) const LEAF_BLOCKS: usize = 1024;
 const PER_WORD: usize = 16;
 const WORDS: usize = LEAF_BLOCKS / PER_WORD;
 
-/// Where the bytes of a block are.
+/// Where the bytes of a block are, and whether somebody is changing that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum State {
@@ -25,19 +25,23 @@ pub(super) enum State {
     Copied = 1,
     /// Nowhere: it reads as zeroes.
     Zero = 2,
-    /// In the disk below; somebody is about to put it into the overlay.
+    /// In the disk below, and claimed.
     BaseBusy = 4,
-    /// It reads as zeroes; somebody is about to put it into the overlay.
+    /// In the overlay, and claimed.
+    CopiedBusy = 5,
+    /// Nowhere, and claimed.
     ZeroBusy = 6,
 }
 
 impl State {
+    #[inline]
     fn of(bits: u64) -> State {
         match bits & 15 {
             0 => State::Base,
             1 => State::Copied,
             2 => State::Zero,
             4 => State::BaseBusy,
+            5 => State::CopiedBusy,
             6 => State::ZeroBusy,
             bits => unreachable!("no state has the bits {bits}"),
         }
@@ -46,19 +50,12 @@ impl State {
     /// Where the bytes are for now.
     #[inline]
     pub(super) fn settled(self) -> State {
-        match self {
-            State::BaseBusy => State::Base,
-            State::ZeroBusy => State::Zero,
-            state => state,
-        }
+        State::of(self as u64 & 3)
     }
 
+    #[inline]
     fn busy(self) -> State {
-        match self {
-            State::Base => State::BaseBusy,
-            State::Zero => State::ZeroBusy,
-            state => unreachable!("{state:?} is changed in place"),
-        }
+        State::of(self as u64 | 4)
     }
 }
 
@@ -132,8 +129,8 @@ impl Leaf {
         at - from
     }
 
-    /// Claims blocks that are in state `was` (base or zero) from `from` on, before `to`, as many as there are in a
-    /// row: nobody else will change them before the claim is kept or dropped.
+    /// Claims blocks that are in state `was` (not a busy one) from `from` on, before `to`, as many as there are in a
+    /// row: nobody else will change them before the claim ends.
     pub(super) fn claim(&self, from: usize, to: usize, was: State) -> Option<Claim<'_>> {
         let count = self.change(from, to, was, was.busy());
         (count > 0).then_some(Claim { leaf: self, from, to: from + count, was })
@@ -141,10 +138,7 @@ impl Leaf {
 
     /// Waits while somebody else is changing the block.
     pub(super) async fn settled(&self, block: usize) {
-        let busy = || {
-            let (state, _) = self.run(block, block + 1);
-            state != state.settled()
-        };
+        let busy = || self.is_busy(block);
         poll_fn(|cx| {
             if !busy() {
                 return Poll::Ready(());
@@ -163,6 +157,23 @@ impl Leaf {
         .await;
     }
 
+    /// Whether the block is still being changed after a moment: most changes take no longer than a copy.
+    pub(super) fn stays_busy(&self, block: usize) -> bool {
+        for _ in 0..200 {
+            if !self.is_busy(block) {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
+    }
+
+    fn is_busy(&self, block: usize) -> bool {
+        let (state, _) = self.run(block, block + 1);
+        state != state.settled()
+    }
+
+    #[inline]
     fn wake(&self) {
         if self.waiting.load(SeqCst) {
             let wakers = {
@@ -175,22 +186,24 @@ impl Leaf {
     }
 }
 
-/// Blocks of a leaf that one request is putting into the overlay. Dropped, they are what they were.
+/// Blocks of a leaf that one request is changing. Dropped, they are what they were.
 pub(super) struct Claim<'a> {
     pub(super) leaf: &'a Leaf,
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) was: State,
+    was: State,
 }
 
 impl Claim<'_> {
-    /// The blocks are in the overlay now.
-    pub(super) fn keep(self) {
-        self.end(State::Copied);
+    /// The blocks are in this state now.
+    #[inline]
+    pub(super) fn end(self, state: State) {
+        self.release(state);
         std::mem::forget(self);
     }
 
-    fn end(&self, state: State) {
+    #[inline]
+    fn release(&self, state: State) {
         let count = self.leaf.change(self.from, self.to, self.was.busy(), state);
         debug_assert_eq!(count, self.to - self.from, "somebody changed blocks that were claimed");
         self.leaf.wake();
@@ -199,7 +212,7 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.end(self.was);
+        self.release(self.was);
     }
 }
 
@@ -231,7 +244,7 @@ mod tests {
     fn changes_and_runs_agree_with_a_plain_list() {
         let leaf = Leaf::new(0, false);
         let mut model = vec![State::Base; LEAF_BLOCKS];
-        let states = [State::Base, State::Copied, State::Zero, State::BaseBusy, State::ZeroBusy];
+        let states = [State::Base, State::Copied, State::Zero, State::BaseBusy, State::CopiedBusy];
         let mut random = Random(1);
         for _ in 0..20_000 {
             let from = random.below(LEAF_BLOCKS as u64) as usize;
@@ -256,7 +269,7 @@ mod tests {
         assert!(leaf.claim(20, 40, State::Zero).is_none());
         drop(claim);
         assert_eq!(leaf.run(0, LEAF_BLOCKS), (State::Zero, LEAF_BLOCKS));
-        leaf.claim(0, 20, State::Zero).unwrap().keep();
+        leaf.claim(0, 20, State::Zero).unwrap().end(State::Copied);
         assert_eq!(leaf.run(0, LEAF_BLOCKS), (State::Copied, 20));
     }
 
@@ -268,7 +281,7 @@ mod tests {
             let waiting: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| reactor::block_on(leaf.settled(3)))).collect();
             std::thread::sleep(std::time::Duration::from_millis(10));
-            claim.keep();
+            claim.end(State::Copied);
             waiting.into_iter().for_each(|thread| thread.join().unwrap());
         });
     }

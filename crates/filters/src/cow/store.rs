@@ -1,20 +1,33 @@
 //! The temporary file that holds the overlays' blocks.
+//!
+//! Bytes get their room in the file by an ordinary write, which can say that the file system is full. After that they
+//! are read and overwritten through a mapping of the file, without system calls, where the file system never needs new
+//! room to overwrite (else the process would end by a signal when it is full).
 
-use disk::{BufMut, Data, Error, Result, error::Errno};
+use disk::{BufMut, Data, Error, Result, error::Errno, shared::SharedMemory};
 use std::{
     fs::File,
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+
+/// The file is mapped in parts of this size, 16 TiB of it at most.
+const WINDOW: u64 = 1 << 30;
+const WINDOWS: usize = 1 << 14;
+
+/// `None`: it could not be mapped.
+type Window = OnceLock<Option<Arc<SharedMemory>>>;
 
 /// A sparse file without a name: it goes when the server does, however that ends.
 pub(super) struct Store {
     dir: PathBuf,
     file: OnceLock<File>,
+    /// Empty on file systems where overwriting may need room.
+    windows: OnceLock<Box<[Window]>>,
     next: AtomicU64,
 }
 
@@ -25,7 +38,7 @@ impl Store {
         let dir = dir.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         // A server changes its directory before it serves.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
-        Store { dir, file: OnceLock::new(), next: AtomicU64::new(0) }
+        Store { dir, file: OnceLock::new(), windows: OnceLock::new(), next: AtomicU64::new(0) }
     }
 
     /// Makes the file, unless it is there.
@@ -42,11 +55,56 @@ impl Store {
         self.next.fetch_add(bytes, Relaxed)
     }
 
+    /// The mapping of these bytes, and where in it they are.
+    #[inline]
+    fn mapped(&self, at: u64, len: u64) -> Option<(&Arc<SharedMemory>, usize)> {
+        let windows = self.windows.get_or_init(|| {
+            let count = if self.overwrites_in_place() { WINDOWS } else { 0 };
+            (0..count).map(|_| OnceLock::new()).collect()
+        });
+        let (window, inside) = ((at / WINDOW) as usize, at % WINDOW);
+        if inside + len > WINDOW {
+            return None;
+        }
+        let map = || SharedMemory::map_file(self.open().ok()?, at - inside, WINDOW as usize).ok();
+        Some((windows.get(window)?.get_or_init(map).as_ref()?, inside as usize))
+    }
+
+    /// Whether bytes that have their room in the file keep it when they are overwritten: not so where file systems
+    /// copy on write themselves.
+    fn overwrites_in_place(&self) -> bool {
+        const EXT: u64 = 0xEF53;
+        const XFS: u64 = 0x5846_5342;
+        const TMPFS: u64 = 0x0102_1994;
+        let kind =
+            self.open().ok().and_then(|file| rustix::fs::fstatfs(file).ok()).map(|fs| fs.f_type as u64);
+        kind.is_some_and(|kind| [EXT, XFS, TMPFS].contains(&kind))
+    }
+
     /// Reads what was written.
+    #[inline]
     pub(super) fn read(&self, at: u64, len: u64) -> Result<Data> {
+        if let Some((memory, at)) = self.mapped(at, len) {
+            return Ok(memory.lend(at, len as usize).into());
+        }
         let mut buf = BufMut::new(len as usize);
         self.open()?.read_exact_at(&mut buf, at).map_err(|e| self.error(e, "reading"))?;
         Ok(buf.into())
+    }
+
+    /// Overwrites what was written, and not discarded since.
+    ///
+    /// # Errors
+    /// As of `write`.
+    #[inline]
+    pub(super) fn overwrite(&self, at: u64, data: &Data) -> Result<()> {
+        match (self.mapped(at, data.len()), data.as_bytes()) {
+            (Some((memory, at)), Some(bytes)) => {
+                memory.write(at, bytes);
+                Ok(())
+            }
+            _ => self.write(at, data),
+        }
     }
 
     /// Writes.
