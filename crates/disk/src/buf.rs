@@ -10,7 +10,8 @@ use std::{
 
 pub(crate) const PAGE: usize = 4096;
 /// What a thread keeps for reuse at most, per size class: never more than it once had in use at the same time.
-const CLASSES: [(usize, usize); 4] = [(PAGE, 64), (16 << 10, 32), (64 << 10, 32), (256 << 10, 64)];
+const CLASSES: [(usize, usize); 5] =
+    [(PAGE, 64), (16 << 10, 32), (64 << 10, 32), (256 << 10, 64), (1 << 20, 4)];
 
 /// The counter of a buffer; it lives in a box of its own, so that the pages stay whole.
 struct Head {
