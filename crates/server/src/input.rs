@@ -5,6 +5,7 @@ use net::{Stream, Wait};
 use proto::{HeaderStyle, Request};
 use std::{
     io,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,10 @@ impl Input {
     pub(crate) fn new(first: &[u8]) -> Self {
         let mut room = vec![0; ROOM.max(first.len())].into_boxed_slice();
         room[..first.len()].copy_from_slice(first);
-        let may_poll = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        // Asked for once: the answer is in files of the kernel's.
+        static SEVERAL: OnceLock<bool> = OnceLock::new();
+        let may_poll =
+            *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1));
         Input { room, start: 0, end: first.len(), poll: false, may_poll }
     }
 

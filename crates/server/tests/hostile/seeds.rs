@@ -1,6 +1,6 @@
 //! Sessions to begin with, written by the protocol's own encoders: every framing, every command, right and wrong.
 
-use crate::session::{BEHAVIOURS, Behaviour, DELIVERIES, Delivery, HANDSHAKES, Handshake};
+use crate::session::{BEHAVIOURS, Behaviour, DELIVERIES, Delivery, HANDSHAKES, Handshake, Setting};
 use proto::{
     Command, CommandFlags as F, HeaderStyle, Infos, Request,
     command::BlockStatusPayload,
@@ -21,7 +21,9 @@ impl Script {
         fn place<T: PartialEq>(list: &[T], one: T) -> u8 {
             list.iter().position(|other| *other == one).expect("it is in its list") as u8
         }
-        let second = place(&DELIVERIES, delivery) | place(&BEHAVIOURS, behaviour) << 2;
+        let delivery = place(&DELIVERIES, delivery);
+        let seed = if delivery < 2 { seed } else { seed | Setting::LIVE };
+        let second = (delivery % 2) | (place(&BEHAVIOURS, behaviour) << 2);
         let bytes = vec![place(&HANDSHAKES, handshake), second, seed];
         Script { name: name.into(), bytes, style: HeaderStyle::Compact, cookie: 0x0123_4567_89ab_cd00 }
     }
