@@ -64,7 +64,8 @@ impl Backend for Resizing {
             // What lies beyond the last whole block below cannot be asked for.
             let minimum = u64::from(below.blocks.minimum);
             let real = size.min(below.size - below.size % minimum);
-            let facts = Facts { size, ..below.clone() };
+            // What lies beyond is a hole, whether the disk below knows of holes or not.
+            let facts = Facts { size, extents: below.extents || size > real, ..below.clone() };
             Ok(Arc::new(Resized { facts, real, next }) as Arc<dyn Disk>)
         })
     }
@@ -85,6 +86,13 @@ impl Resized {
     fn split(&self, r: Range) -> (Option<Range>, u64) {
         let real = r.intersect(Range::new(0, self.real));
         (real, r.len - real.map_or(0, |real| real.len))
+    }
+
+    fn real_extents(&self, real: Range, limit: usize) -> Io<'_, Extents> {
+        if self.next.facts().extents {
+            return self.next.extents(real, limit);
+        }
+        Io::ok(Extents::one(real.len, Kind::DATA))
     }
 
     /// Asks for the real part, where there is one.
@@ -134,7 +142,7 @@ impl Disk for Resized {
     }
     fn extents(&self, r: Range, limit: usize) -> Io<'_, Extents> {
         match self.split(r) {
-            (Some(real), rest) => self.next.extents(real, limit).map(move |mut extents| {
+            (Some(real), rest) => self.real_extents(real, limit).map(move |mut extents| {
                 if extents.covered() == real.len {
                     extents.push(rest, Kind::HOLE);
                 }
@@ -215,6 +223,10 @@ mod tests {
         expected.push(1024, Kind::HOLE);
         assert_eq!(disk.extents(Range::new(512, 1536), 9).wait().unwrap(), expected);
         assert_eq!(disk.extents(Range::new(1024, 512), 9).wait().unwrap(), Extents::one(512, Kind::HOLE));
+        let unaware = Memory::with(vec![1; 1024], Facts::writable(1024));
+        let disk = opened::<Truncate>(&["truncate=2K"], &unaware);
+        assert_eq!(disk.extents(Range::new(512, 1536), 9).wait().unwrap(), expected);
+        assert!(!opened::<Truncate>(&["truncate=512"], &unaware).facts().extents);
     }
 
     #[test]
