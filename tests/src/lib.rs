@@ -13,9 +13,19 @@ pub use program::{diskpipe, target_directory};
 pub use run::{Ended, Run};
 pub use server::{Process, Server};
 
+use std::io::Write;
+
 /// A directory of a test's own, gone when the test ends.
 pub fn directory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("diskpipe-e2e-").tempdir().expect("a temporary directory can be made")
+}
+
+/// Says why the running test ends without having tested, in words that begin with `needs`. A write to the handle,
+/// unlike `println!`, is not kept by the test runner.
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIPPED: {why}: {}\n", thread.name().unwrap_or("a test"));
+    let _ = std::io::stdout().write_all(line.as_bytes());
 }
 
 /// Leaves a test, loudly, unless these programs are here.

@@ -1,7 +1,6 @@
 //! Programs of others that tests run.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Where programs are looked for: beside our own; in the system's directories before others, since a Python that
@@ -27,8 +26,6 @@ pub fn absent(programs: &[&str]) -> bool {
     if absent.is_empty() {
         return false;
     }
-    let thread = std::thread::current();
-    let line = format!("SKIPPED: needs {}: {}\n", absent.join(" and "), thread.name().unwrap_or("a test"));
-    let _ = std::io::stdout().write_all(line.as_bytes());
+    crate::skip(&format!("needs {}", absent.join(" and ")));
     true
 }
