@@ -245,6 +245,17 @@ impl Stream {
         }
     }
 
+    /// As [`Stream::set_recv_timeout`], for each waiting send: the peer takes nothing meanwhile.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_send_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match &self.kind {
+            Kind::Socket(fd) => Ok(sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, timeout)?),
+            Kind::Pair { .. } => Ok(()),
+        }
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         let Kind::Socket(fd) = &self.kind else { return Peer::Unknown };

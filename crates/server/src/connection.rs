@@ -1,6 +1,7 @@
 //! One connection from its first byte to its last, and the one clear line that the log gets when it goes wrong.
 
 use crate::{
+    clock::{Clock, Timed},
     negotiate::{Agreed, negotiate},
     serve::Options,
     transmit::{Broken, End, transmit},
@@ -9,10 +10,7 @@ use disk::{Backend, Client, Peer};
 use net::Stream;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 /// Serves one client. Nothing that happens here reaches other connections, not even a panic.
@@ -21,7 +19,7 @@ pub(crate) fn serve(
     backend: &dyn Backend,
     options: &Options,
     number: u64,
-    negotiated: &AtomicBool,
+    clock: &Clock,
 ) {
     let client = Client {
         connection: number,
@@ -30,7 +28,7 @@ pub(crate) fn serve(
         tls: false,
         peer: peer(stream),
     };
-    let served = catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, negotiated)));
+    let served = catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, clock)));
     let log = &options.log;
     match served {
         Ok(Ok(())) => log.debug(&format!("connection {number}: closed")),
@@ -48,29 +46,41 @@ fn converse(
     backend: &dyn Backend,
     options: &Options,
     client: &Client<'_>,
-    negotiated: &AtomicBool,
+    clock: &Clock,
 ) -> Result<(), String> {
-    backend.preconnect(client).wait().map_err(|e| format!("refused: {e}"))?;
-    let agreed = match negotiate(stream, backend, options, client) {
+    let timed = Timed { clock, next: backend };
+    timed.preconnect(client).wait().map_err(|e| format!("refused: {e}"))?;
+    let agreed = match negotiate(stream, &timed, options, client) {
         Ok(Some(agreed)) => agreed,
         Ok(None) => return Ok(()),
         Err(Broken::Io(e)) => return Err(format!("handshake: {}", sentence(&e))),
         Err(Broken::Short) => return Err("handshake: the client closed the connection".into()),
         Err(Broken::Protocol(why)) => return Err(format!("handshake: {why}")),
+        Err(Broken::Idle) => return Err("handshake: the client says nothing".into()),
     };
-    negotiated.store(true, Relaxed);
+    clock.end();
+    if let Some(limit) = options.idle_limit {
+        stream
+            .set_recv_timeout(Some(limit))
+            .and_then(|()| stream.set_send_timeout(Some(limit)))
+            .map_err(|e| format!("no limit on silence: {e}"))?;
+    }
     let Agreed { negotiated, disk, facts, first } = agreed;
     options.log.debug(&format!(
         "connection {}: export {:?}, {} bytes, flags {}",
         client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
     ));
-    let ended = transmit(stream, &*disk, &facts, &negotiated, &first);
+    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options.in_flight);
     let closed = disk.close().wait();
     match ended {
         Ok(End::Disconnected | End::Closed) => closed.map_err(|e| format!("closing the disk: {e}")),
         Err(Broken::Io(e)) => Err(sentence(&e)),
         Err(Broken::Short) => Err("the client closed the connection in the middle of a request".into()),
         Err(Broken::Protocol(why)) => Err(why),
+        Err(Broken::Idle) => {
+            let limit = options.idle_limit.unwrap_or_default().as_secs_f32();
+            Err(format!("cut off, because nothing was heard of the client for {limit} seconds"))
+        }
     }
 }
 

@@ -45,6 +45,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod clock;
 mod connection;
 mod input;
 mod negotiate;

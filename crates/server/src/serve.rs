@@ -1,6 +1,6 @@
 //! The server: accepts connections, gives each a thread, and ends in good order.
 
-use crate::connection;
+use crate::{clock::Clock, connection};
 use disk::Backend;
 use net::{How, Listener, Stop, Stream};
 use proto::handshake::server::Policy;
@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -39,8 +39,16 @@ pub struct Options {
     pub oldstyle: bool,
     /// Clients may only read.
     pub read_only: bool,
-    /// A handshake that takes longer is cut off.
+    /// A client that takes longer for its handshake is cut off. What the backend needs does not count.
     pub handshake_limit: Duration,
+    /// A client that says nothing for so long, with nothing under way, or does not take its replies, is cut off;
+    /// `None`: clients may be idle for ever.
+    pub idle_limit: Option<Duration>,
+    /// Ask TCP clients now and then whether they are still there.
+    pub keepalive: bool,
+    /// So many requests of one connection may be under way at once, at least 1; more wait in the socket. With 1,
+    /// answers come in the order of the requests.
+    pub in_flight: usize,
     /// How long requests in flight may take when the server stops.
     pub stop_limit: Duration,
     /// Where lines go.
@@ -48,13 +56,17 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Everything may be negotiated but TLS; a minute for the handshake, 4 seconds to stop; lines on standard error.
+    /// Everything may be negotiated but TLS; a minute for the handshake, 4 seconds to stop; 1024 requests of a
+    /// connection under way; lines on standard error.
     fn default() -> Self {
         Options {
             policy: Policy::default(),
             oldstyle: false,
             read_only: false,
             handshake_limit: Duration::from_secs(60),
+            idle_limit: None,
+            keepalive: false,
+            in_flight: 1024,
             stop_limit: Duration::from_secs(4),
             log: Arc::new(Stderr),
         }
@@ -78,8 +90,7 @@ struct Shared {
 struct Connection {
     number: u64,
     stream: Arc<Stream>,
-    since: Instant,
-    negotiated: Arc<AtomicBool>,
+    clock: Arc<Clock>,
 }
 
 /// Threads of connections need little: payload lies on the heap.
@@ -149,7 +160,10 @@ impl Server {
         let watcher = std::thread::spawn({
             let shared = shared.clone();
             move || {
-                let _ = net::accept_any(&[], &shared.stop, None);
+                while !shared.stop.is_set() {
+                    let _ = net::accept_any(&[], &shared.stop, shared.until_next_limit());
+                    shared.cut_off_late_handshakes();
+                }
                 shared.drain();
             }
         });
@@ -169,20 +183,20 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self, stream: Stream) -> (u64, Arc<Stream>, Arc<AtomicBool>) {
+    fn admit(&self, stream: Stream) -> (u64, Arc<Stream>, Arc<Clock>) {
         let number = self.last_number.fetch_add(1, Relaxed) + 1;
-        let (stream, negotiated) = (Arc::new(stream), Arc::new(AtomicBool::new(false)));
-        self.connections().push(Connection {
-            number,
-            stream: stream.clone(),
-            since: Instant::now(),
-            negotiated: negotiated.clone(),
-        });
-        (number, stream, negotiated)
+        if self.options.keepalive
+            && let Err(e) = stream.set_keepalive(true)
+        {
+            self.options.log.error(&format!("connection {number}: no keepalive: {e}"));
+        }
+        let (stream, clock) = (Arc::new(stream), Arc::new(Clock::new()));
+        self.connections().push(Connection { number, stream: stream.clone(), clock: clock.clone() });
+        (number, stream, clock)
     }
 
-    fn run(&self, (number, stream, negotiated): (u64, Arc<Stream>, Arc<AtomicBool>)) {
-        connection::serve(&stream, &*self.backend, &self.options, number, &negotiated);
+    fn run(&self, (number, stream, clock): (u64, Arc<Stream>, Arc<Clock>)) {
+        connection::serve(&stream, &*self.backend, &self.options, number, &clock);
         self.connections().retain(|c| c.number != number);
         self.one_ended.notify_all();
     }
@@ -198,26 +212,28 @@ impl Shared {
         }
     }
 
-    /// How long until the first handshake under way is too late.
+    /// How long until the first handshake under way can be too late.
     fn until_next_limit(&self) -> Option<Duration> {
         let limit = self.options.handshake_limit;
         let connections = self.connections();
-        let late =
-            connections.iter().filter(|c| !c.negotiated.load(Relaxed)).map(|c| c.since + limit).min()?;
+        let under_way = connections.iter().filter(|c| !c.clock.is_over());
+        // One whose clock stands now may run right after.
+        let left = under_way.map(|c| c.clock.left(limit).unwrap_or(limit)).min()?;
         // A moment longer, so that it is past then.
-        Some(late.saturating_duration_since(Instant::now()) + Duration::from_millis(10))
+        Some(left + Duration::from_millis(10))
     }
 
     fn cut_off_late_handshakes(&self) {
         let limit = self.options.handshake_limit;
         for c in self.connections().iter() {
-            if !c.negotiated.load(Relaxed) && c.since.elapsed() >= limit {
-                let seconds = limit.as_secs();
+            if c.clock.left(limit) == Some(Duration::ZERO) {
+                let seconds = limit.as_secs_f32();
                 self.options.log.error(&format!(
                     "connection {}: cut off, because its handshake took more than {seconds} seconds",
                     c.number
                 ));
                 let _ = c.stream.shutdown(How::Both);
+                c.clock.end();
             }
         }
     }

@@ -22,9 +22,6 @@ use std::{
     task::{Context, Poll},
 };
 
-/// So many requests of one connection may wait at once; more stay in the socket.
-const IN_FLIGHT_MAX: usize = 1024;
-
 /// Replies do not wait for the end of a payload as long as this.
 const LONG_PAYLOAD: u64 = 64 << 10;
 
@@ -58,21 +55,29 @@ pub(crate) enum Broken {
     Short,
     /// The client does not speak the protocol.
     Protocol(String),
+    /// The client has said nothing, or has not taken its replies, for longer than it may.
+    Idle,
 }
 
 impl From<io::Error> for Broken {
     fn from(e: io::Error) -> Self {
-        Broken::Io(e)
+        match e.kind() {
+            // Only a call that may sleep ends here with this: it has slept as long as the client may be silent.
+            io::ErrorKind::WouldBlock => Broken::Idle,
+            _ => Broken::Io(e),
+        }
     }
 }
 
-/// Serves requests until the client leaves; `first` is what it sent behind the handshake.
+/// Serves requests until the client leaves; `first` is what it sent behind the handshake. No more than `in_flight`
+/// requests wait at once: more stay in the socket.
 pub(crate) fn transmit(
     stream: &Arc<Stream>,
     disk: &dyn Disk,
     facts: &Facts,
     negotiated: &Negotiated,
     first: &[u8],
+    in_flight: usize,
 ) -> std::result::Result<End, Broken> {
     let contexts = negotiated.contexts.iter();
     let contexts = contexts
@@ -93,6 +98,7 @@ pub(crate) fn transmit(
         input: Input::new(first),
         output: Output::default(),
         pending: InFlight::new(),
+        in_flight: in_flight.max(1),
         readiness: None,
     };
     reactor::block_on(transmission.run())
@@ -114,6 +120,8 @@ struct Transmission<'d> {
     input: Input,
     output: Output,
     pending: InFlight<Pending<'d>>,
+    /// So many may be pending.
+    in_flight: usize,
     /// Made when it is first needed: most connections never wait for anything but their client.
     readiness: Option<Readiness<Arc<Stream>>>,
 }
@@ -187,7 +195,7 @@ impl<'d> Transmission<'d> {
     /// Whether more can be done before anything else comes.
     fn has_whole_request(&self) -> bool {
         self.input.unread().len() >= self.style.header_style().request_len()
-            && self.pending.len() < IN_FLIGHT_MAX
+            && self.pending.len() < self.in_flight
     }
 
     /// Carries out the requests that have come with all their payload: the fast path.
@@ -197,7 +205,7 @@ impl<'d> Transmission<'d> {
     fn take_whole_requests(&mut self) -> std::result::Result<Taken, Broken> {
         let style = self.style.header_style();
         loop {
-            if self.output.is_large() || self.pending.len() >= IN_FLIGHT_MAX {
+            if self.output.is_large() || self.pending.len() >= self.in_flight {
                 return Ok(Taken::Enough);
             }
             let request = match self.input.request(style) {
@@ -373,7 +381,7 @@ impl<'d> Transmission<'d> {
             match self.input.receive_payload(to, have, len, self.stream, wait) {
                 Ok(0) => return Err(Broken::Short),
                 Ok(n) => have += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wait == Wait::DontWait => {
                     self.readiness().wait(Interest { read: true, write: false }).await;
                 }
                 Err(e) => return Err(e.into()),
@@ -447,7 +455,7 @@ impl<'d> Transmission<'d> {
         loop {
             let wait = self.wait();
             match self.input.receive(self.stream, wait) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wait == Wait::DontWait => {
                     self.readiness().wait(Interest { read: true, write: false }).await;
                 }
                 done => return Ok(done?),
@@ -461,7 +469,7 @@ impl<'d> Transmission<'d> {
             let wait = self.wait();
             match self.output.send(self.stream, wait) {
                 Ok(()) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wait == Wait::DontWait => {
                     self.progress(Interest { read: false, write: true }).await;
                 }
                 Err(e) => return Err(e.into()),
@@ -476,7 +484,7 @@ impl<'d> Transmission<'d> {
         if self.pending.is_empty() {
             return Ok(ended(self.input.receive(self.stream, Wait::Block)?));
         }
-        let full = self.pending.len() >= IN_FLIGHT_MAX;
+        let full = self.pending.len() >= self.in_flight;
         if !full {
             match self.input.receive(self.stream, Wait::DontWait) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

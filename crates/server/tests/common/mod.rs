@@ -254,6 +254,11 @@ impl Client {
 
     /// The next header and its payload; `None` at the end of the stream. `simple`: the payload of a simple reply.
     pub fn reply(&mut self, simple: usize) -> Option<(ReplyHeader, Vec<u8>)> {
+        self.reply_with(|_| simple)
+    }
+
+    /// As `reply`, where the payload of a simple reply depends on its cookie.
+    pub fn reply_with(&mut self, simple: impl Fn(u64) -> usize) -> Option<(ReplyHeader, Vec<u8>)> {
         let (header, taken) = loop {
             match ReplyHeader::decode(self.negotiated.replies, &self.buffer).unwrap() {
                 Some(found) => break found,
@@ -267,7 +272,7 @@ impl Client {
         };
         self.buffer.drain(..taken);
         let payload = match &header {
-            ReplyHeader::Simple(reply) if reply.error.is_none() => simple,
+            ReplyHeader::Simple(reply) if reply.error.is_none() => simple(reply.cookie),
             ReplyHeader::Simple(_) => 0,
             ReplyHeader::Chunk(chunk) => {
                 chunk.check().unwrap();
