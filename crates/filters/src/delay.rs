@@ -88,6 +88,10 @@ struct Times {
 }
 
 impl EveryRequest for Times {
+    fn may_place(&self) -> bool {
+        self.write.is_zero()
+    }
+
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
         let time = match op.kind {
             OpKind::Zero { fast: true, .. } if !self.fast_zero => {

@@ -153,6 +153,10 @@ struct Rules {
 struct Injector(Arc<Rules>);
 
 impl EveryRequest for Injector {
+    fn may_place(&self) -> bool {
+        self.0.write.rate <= 0.0
+    }
+
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
         let rules = &self.0;
         let (rule, into) = match op.kind {

@@ -105,7 +105,9 @@ impl Backend for Counting {
 struct Meter(Arc<Counts>);
 
 impl EveryRequest for Meter {
-    const MAY_PLACE: bool = true;
+    fn may_place(&self) -> bool {
+        true
+    }
 
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
         let start = Instant::now();

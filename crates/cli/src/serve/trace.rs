@@ -57,7 +57,9 @@ struct Requests {
 }
 
 impl EveryRequest for Requests {
-    const MAY_PLACE: bool = true;
+    fn may_place(&self) -> bool {
+        true
+    }
 
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
         let what = match op.kind {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 /// What the filter does around every request.
 pub trait EveryRequest: Send + Sync {
-    /// Writes may be received directly into the disk below (see [`Disk::place`]). Leave it false where a refused
-    /// write must leave the old bytes.
-    const MAY_PLACE: bool = false;
+    /// Whether writes may be received directly into the disk below (see [`Disk::place`]). Not where a write may be
+    /// refused, which must leave the old bytes, or must be seen only later.
+    fn may_place(&self) -> bool {
+        false
+    }
 
     /// Runs `call`, or refuses to, and returns the outcome.
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T>;
@@ -70,7 +72,7 @@ impl<F: EveryRequest> Disk for Around<F> {
         self.filter.around(Op::new(OpKind::Extents, r), move || self.next.status(context, r, limit))
     }
     fn place(&self, r: Range) -> Option<Place<'_>> {
-        if F::MAY_PLACE { self.next.place(r) } else { None }
+        if self.filter.may_place() { self.next.place(r) } else { None }
     }
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
         self.filter.around(Op::new(OpKind::Write, r).fua(f.fua), move || self.next.placed(r, f))
