@@ -7,12 +7,13 @@ mod line;
 
 use disk::{
     Backend, Client, Data, Disk, Errno, Extents, Facts, Filter, Io, Range, Result, Status, WriteFlags,
-    ZeroFlags, backend::Export, shared::Place,
+    ZeroFlags, backend::Export, shared,
 };
 use journal::Journal;
-use line::{Line, hex, quoted, switch};
+use line::{Line, quoted, switch};
 use params::Params;
 use std::{
+    fmt,
     path::PathBuf,
     sync::{
         Arc,
@@ -59,7 +60,7 @@ impl Backend for Logging {
         let Some(journal) = &self.journal else { return self.next.open(client) };
         self.next.open(client).map(|next| {
             let connect = Line::alone("Connect").on(client.connection);
-            journal.write(connect, &connected(client, next.facts()));
+            journal.write(connect, format_args!("{}", connected(client, next.facts())));
             let (journal, connection, ids) = (journal.clone(), client.connection, AtomicU64::new(0));
             Ok(Arc::new(Logged { journal, connection, ids, next }) as Arc<dyn Disk>)
         })
@@ -69,30 +70,28 @@ impl Backend for Logging {
         let Some(journal) = &self.journal else { return self.next.exports(client) };
         let line = Line::enter("ListExports", next_id(&self.lists));
         let (read_only, tls) = (switch(client.read_only), switch(client.tls));
-        journal.write(line, &format!("readonly={read_only} tls={tls}"));
+        journal.write(line, format_args!("readonly={read_only} tls={tls}"));
         self.next.exports(client).inspect(move |outcome| {
             let names = |list: &Vec<Export>| {
                 let names: Vec<String> = list.iter().map(|export| quoted(&export.name)).collect();
                 format!("exports=({}) ", names.join(" "))
             };
-            journal.write(line.leave(), &left(outcome, names));
+            leave(journal, line, outcome, names);
         })
     }
 
     fn preconnect<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, ()> {
         let Some(journal) = &self.journal else { return self.next.preconnect(client) };
         let line = Line::enter("Preconnect", next_id(&self.preconnects));
-        journal.write(line, &format!("readonly={}", switch(client.read_only)));
-        self.next
-            .preconnect(client)
-            .inspect(move |outcome| journal.write(line.leave(), &left(outcome, |_| String::new())))
+        journal.write(line, format_args!("readonly={}", switch(client.read_only)));
+        self.next.preconnect(client).inspect(move |outcome| leave(journal, line, outcome, |_| String::new()))
     }
 
     fn get_ready(&self) -> Result<()> {
         self.next.get_ready()?;
         let Some(journal) = &self.journal else { return Ok(()) };
         journal.open()?;
-        journal.write(Line::alone("Ready"), &format!("thread_model={}", self.thread_model() as u8));
+        journal.write(Line::alone("Ready"), format_args!("thread_model={}", self.thread_model() as u8));
         Ok(())
     }
 
@@ -100,7 +99,7 @@ impl Backend for Logging {
         self.next.after_fork()?;
         let Some(journal) = &self.journal else { return Ok(()) };
         journal.start_writing()?;
-        journal.write(Line::alone("Fork"), "");
+        journal.write(Line::alone("Fork"), format_args!(""));
         Ok(())
     }
 
@@ -124,14 +123,14 @@ fn connected(client: &Client<'_>, facts: &Facts) -> String {
     // 2: the disk does it itself; 1 would be an emulation by the server.
     let native = |can| if can { 2 } else { 0 };
     format!(
-        "export={} tls={} size={} minsize={} prefsize={} maxsize={} write={} flush={} rotational={} trim={} zero={} \
+        "export={} tls={} size={:#x} minsize={:#x} prefsize={:#x} maxsize={:#x} write={} flush={} rotational={} trim={} zero={} \
          fua={} extents={} cache={} fast_zero={}",
         quoted(client.export),
         switch(client.tls),
-        hex(facts.size),
-        hex(facts.blocks.minimum.into()),
-        hex(facts.blocks.preferred.into()),
-        hex(facts.blocks.maximum.into()),
+        facts.size,
+        facts.blocks.minimum,
+        facts.blocks.preferred,
+        facts.blocks.maximum,
         switch(facts.write),
         switch(facts.flush),
         switch(facts.rotational),
@@ -144,16 +143,16 @@ fn connected(client: &Client<'_>, facts: &Facts) -> String {
     )
 }
 
-/// What is said when a request is answered; `say` is for answers that tell something.
-fn left<T>(outcome: &Result<T>, say: impl FnOnce(&T) -> String) -> String {
+/// Logs that a request is answered; `say` is for answers that tell something.
+fn leave<T>(journal: &Journal, line: Line, outcome: &Result<T>, say: impl FnOnce(&T) -> String) {
     match outcome {
-        Ok(answer) => format!("{}return=0", say(answer)),
+        Ok(answer) => journal.write(line.leave(), format_args!("{}return=0", say(answer))),
         Err(e) => {
             let name = match e.errno() {
                 Errno::NOTSUP => "ENOTSUP",
                 errno => errno.name().unwrap_or("EIO"),
             };
-            format!("return=-1 error={name}")
+            journal.write(line.leave(), format_args!("return=-1 error={name}"));
         }
     }
 }
@@ -171,59 +170,65 @@ impl Logged {
     fn logged<'a, T: Send + 'a>(
         &'a self,
         act: &'static str,
-        what: &str,
+        what: fmt::Arguments<'_>,
         call: impl FnOnce() -> Io<'a, T>,
         say: impl FnOnce(&T) -> String + Send + 'a,
     ) -> Io<'a, T> {
         let line = Line::enter(act, next_id(&self.ids)).on(self.connection);
         self.journal.write(line, what);
-        call().inspect(move |outcome| self.journal.write(line.leave(), &left(outcome, say)))
+        call().inspect(move |outcome| leave(&self.journal, line, outcome, say))
     }
 
     fn plain<'a, T: Send + 'a>(
         &'a self,
         act: &'static str,
-        what: &str,
+        what: fmt::Arguments<'_>,
         call: impl FnOnce() -> Io<'a, T>,
     ) -> Io<'a, T> {
         self.logged(act, what, call, |_| String::new())
     }
 }
 
-fn range(r: Range) -> String {
-    format!("offset={} count={}", hex(r.start), hex(r.len))
+/// A range as the log says it.
+struct Where(Range);
+
+impl fmt::Display for Where {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset={:#x} count={:#x}", self.0.start, self.0.len)
+    }
 }
 
 impl Disk for Logged {
     disk::forward!(next: facts, next);
 
     fn read(&self, r: Range) -> Io<'_, Data> {
-        self.plain("Read", &range(r), || self.next.read(r))
+        self.plain("Read", format_args!("{}", Where(r)), || self.next.read(r))
     }
     fn write(&self, at: u64, data: Data, f: WriteFlags) -> Io<'_, ()> {
-        let what = format!("{} fua={}", range(Range::new(at, data.len())), switch(f.fua));
-        self.plain("Write", &what, || self.next.write(at, data, f))
+        let r = Range::new(at, data.len());
+        let what = format_args!("{} fua={}", Where(r), switch(f.fua));
+        self.plain("Write", what, || self.next.write(at, data, f))
     }
     fn zero(&self, r: Range, f: ZeroFlags) -> Io<'_, ()> {
         let (trim, fua, fast) = (switch(f.may_trim), switch(f.fua), switch(f.fast));
-        let what = format!("{} trim={trim} fua={fua} fast={fast}", range(r));
-        self.plain("Zero", &what, || self.next.zero(r, f))
+        let what = format_args!("{} trim={trim} fua={fua} fast={fast}", Where(r));
+        self.plain("Zero", what, || self.next.zero(r, f))
     }
     fn trim(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
-        let what = format!("{} fua={}", range(r), switch(f.fua));
-        self.plain("Trim", &what, || self.next.trim(r, f))
+        let what = format_args!("{} fua={}", Where(r), switch(f.fua));
+        self.plain("Trim", what, || self.next.trim(r, f))
     }
     fn flush(&self) -> Io<'_, ()> {
-        self.plain("Flush", "", || self.next.flush())
+        self.plain("Flush", format_args!(""), || self.next.flush())
     }
     fn cache(&self, r: Range) -> Io<'_, ()> {
-        self.plain("Cache", &range(r), || self.next.cache(r))
+        self.plain("Cache", format_args!("{}", Where(r)), || self.next.cache(r))
     }
     fn extents(&self, r: Range, limit: usize) -> Io<'_, Extents> {
-        let what = format!("{} req_one={}", range(r), switch(limit == 1));
+        let what = format_args!("{} req_one={}", Where(r), switch(limit == 1));
         self.logged(
             "Extents",
-            &what,
+            what,
             || self.next.extents(r, limit),
             move |extents| {
                 let list = extents.ranges(r.start).map(|(r, kind)| {
@@ -233,7 +238,7 @@ impl Disk for Logged {
                         (false, true) => "zero",
                         (false, false) => "",
                     };
-                    format!("{} {} \"{kind}\"", hex(r.start), hex(r.len))
+                    format!("{:#x} {:#x} \"{kind}\"", r.start, r.len)
                 });
                 format!("extents=({}) ", list.collect::<Vec<_>>().join(" "))
             },
@@ -241,35 +246,35 @@ impl Disk for Logged {
     }
     fn status(&self, context: usize, r: Range, limit: usize) -> Io<'_, Vec<Status>> {
         let name = self.facts().contexts.get(context).map(|name| quoted(name)).unwrap_or_default();
-        let what = format!("{} context={name} req_one={}", range(r), switch(limit == 1));
+        let what = format_args!("{} context={name} req_one={}", Where(r), switch(limit == 1));
         self.logged(
             "Status",
-            &what,
+            what,
             || self.next.status(context, r, limit),
             move |list| {
                 let mut at = r.start;
                 let list = list.iter().map(|status| {
                     let start = at;
                     at = at.saturating_add(status.len);
-                    format!("{} {} {}", hex(start), hex(status.len), hex(status.value))
+                    format!("{start:#x} {:#x} {:#x}", status.len, status.value)
                 });
                 format!("status=({}) ", list.collect::<Vec<_>>().join(" "))
             },
         )
     }
-    fn place(&self, r: Range) -> Option<Place<'_>> {
+    fn place(&self, r: Range) -> Option<shared::Place<'_>> {
         self.next.place(r)
     }
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
-        let what = format!("{} fua={}", range(r), switch(f.fua));
-        self.plain("Write", &what, || self.next.placed(r, f))
+        let what = format_args!("{} fua={}", Where(r), switch(f.fua));
+        self.plain("Write", what, || self.next.placed(r, f))
     }
 }
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let what = format!("transactions={}", self.ids.load(Relaxed));
-        self.journal.write(Line::alone("Disconnect").on(self.connection), &what);
+        let what = format_args!("transactions={}", self.ids.load(Relaxed));
+        self.journal.write(Line::alone("Disconnect").on(self.connection), what);
     }
 }
 

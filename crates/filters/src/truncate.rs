@@ -89,7 +89,7 @@ impl Resized {
     }
 
     fn real_extents(&self, real: Range, limit: usize) -> Io<'_, Extents> {
-        if self.next.facts().extents {
+        if self.next.facts().extents || !self.facts.extents {
             return self.next.extents(real, limit);
         }
         Io::ok(Extents::one(real.len, Kind::DATA))

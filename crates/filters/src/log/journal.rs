@@ -5,6 +5,7 @@ use super::line::{Clock, Line};
 use disk::{Error, Result};
 use std::{
     collections::VecDeque,
+    fmt,
     fs::{File, OpenOptions},
     io::Write,
     path::PathBuf,
@@ -90,7 +91,7 @@ impl Journal {
     }
 
     /// Logs a line.
-    pub(super) fn write(&self, line: Line, what: &str) {
+    pub(super) fn write(&self, line: Line, what: fmt::Arguments<'_>) {
         let mut guard = lock(&self.pending);
         while guard.writer.is_some() && (guard.text.len() > MOST_BYTES || guard.scripts.len() > MOST_SCRIPTS)
         {

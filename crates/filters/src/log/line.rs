@@ -1,7 +1,8 @@
 //! One line of the log, as text and as variables of a script.
 
 use std::{
-    fmt::Write,
+    fmt,
+    io::Write,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -46,28 +47,27 @@ impl Line {
     }
 
     /// Appends `connection=1 ...Read id=1 return=0` and a newline.
-    pub(super) fn append_text(self, out: &mut Vec<u8>, what: &str) {
+    pub(super) fn append_text(self, out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
         // Writing to a vector cannot fail.
-        let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
         if let Some(connection) = self.connection {
-            put(&format!("connection={connection} "));
+            let _ = write!(out, "connection={connection} ");
         }
         if self.kind == Kind::Leave {
-            put("...");
+            out.extend_from_slice(b"...");
         }
-        put(self.act);
+        out.extend_from_slice(self.act.as_bytes());
         if let Some(id) = self.id {
-            put(&format!(" id={id}"));
+            let _ = write!(out, " id={id}");
         }
-        if !what.is_empty() {
-            put(" ");
-            put(what);
+        if what.as_str() != Some("") {
+            let _ = write!(out, " {what}");
         }
-        put(if self.kind == Kind::Enter { " ...\n" } else { "\n" });
+        out.extend_from_slice(if self.kind == Kind::Enter { b" ...\n" } else { b"\n" });
     }
 
     /// The assignments of the variables that a script finds, each on its line.
-    pub(super) fn variables(self, what: &str) -> String {
+    pub(super) fn variables(self, what: fmt::Arguments<'_>) -> String {
+        use fmt::Write;
         let mut out = format!("act={}\n", self.act);
         if let Some(connection) = self.connection {
             let _ = writeln!(out, "connection={connection}");
@@ -77,17 +77,11 @@ impl Line {
         if let Some(id) = self.id {
             let _ = writeln!(out, "id={id}");
         }
-        if !what.is_empty() {
-            out.push_str(what);
-            out.push('\n');
+        if what.as_str() != Some("") {
+            let _ = writeln!(out, "{what}");
         }
         out
     }
-}
-
-/// `0x1f`.
-pub(super) fn hex(number: u64) -> String {
-    format!("{number:#x}")
 }
 
 /// 1 or 0.
@@ -98,6 +92,7 @@ pub(super) fn switch(on: bool) -> u8 {
 /// A text as a shell reads it: as it stands where that is safe, else in quotes. Control characters would break the
 /// line, so they are escaped as bash does in `$'...'`.
 pub(super) fn quoted(text: &str) -> String {
+    use fmt::Write;
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
@@ -147,7 +142,8 @@ impl Clock {
             self.second = Some(second);
         }
         out.extend_from_slice(self.text.as_bytes());
-        out.extend_from_slice(format!("{:06} ", now.subsec_micros()).as_bytes());
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{:06} ", now.subsec_micros());
     }
 }
 
