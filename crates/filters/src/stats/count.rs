@@ -73,8 +73,8 @@ pub(super) struct Counts {
 }
 
 struct Counter {
-    ops: AtomicU64,
-    bytes: AtomicU64,
+    /// Requests that concern no bytes; all others are counted by their size.
+    without_bytes: AtomicU64,
     nanos: AtomicU64,
     /// By size, made when the first such request comes.
     sizes: [OnceLock<Box<Sizes>>; SIZES],
@@ -82,8 +82,8 @@ struct Counter {
 
 impl Default for Counter {
     fn default() -> Self {
-        let zero = AtomicU64::default;
-        Counter { ops: zero(), bytes: zero(), nanos: zero(), sizes: [const { OnceLock::new() }; SIZES] }
+        let (without_bytes, nanos) = Default::default();
+        Counter { without_bytes, nanos, sizes: [const { OnceLock::new() }; SIZES] }
     }
 }
 
@@ -103,14 +103,13 @@ impl Counts {
     pub(super) fn add(&self, op: Op, took: Duration) {
         let line = Line::of(op.kind);
         let counter = &self.lines[line as usize];
-        counter.ops.fetch_add(1, Relaxed);
         counter.nanos.fetch_add(took.as_nanos() as u64, Relaxed);
         // A flush concerns no bytes.
         let Range { start, len } = op.range;
         if line == Line::Flush || len == 0 {
+            counter.without_bytes.fetch_add(1, Relaxed);
             return;
         }
-        counter.bytes.fetch_add(len, Relaxed);
         let sizes = counter.sizes[len.ilog2() as usize].get_or_init(Box::default);
         sizes.bytes.fetch_add(len, Relaxed);
         sizes.aligned[start.trailing_zeros() as usize].fetch_add(1, Relaxed);
@@ -130,8 +129,7 @@ pub(super) struct Sum {
 pub(super) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>, line: Line) -> Sum {
     let mut sum = Sum::default();
     for counter in counts.into_iter().map(|counts| &counts.lines[line as usize]) {
-        sum.ops += counter.ops.load(Relaxed);
-        sum.bytes = sum.bytes.saturating_add(counter.bytes.load(Relaxed));
+        sum.ops += counter.without_bytes.load(Relaxed);
         sum.time += Duration::from_nanos(counter.nanos.load(Relaxed));
         for (bits, sizes) in counter.sizes.iter().enumerate() {
             let Some(sizes) = sizes.get() else { continue };
@@ -148,6 +146,10 @@ pub(super) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>, line: Line) 
                 *all += more.load(Relaxed);
             }
         }
+    }
+    for group in &sum.groups {
+        sum.ops += group.requests();
+        sum.bytes = sum.bytes.saturating_add(group.bytes);
     }
     sum
 }
