@@ -3,7 +3,7 @@
 #![no_main]
 
 #[path = "../../crates/server/tests/hostile/session/mod.rs"]
-#[allow(dead_code, reason = "the tests of the server use the rest")]
+#[allow(dead_code, unused_imports, reason = "the tests of the server use the rest")]
 mod session;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
