@@ -13,6 +13,7 @@ mod options;
 mod progress;
 mod stream;
 mod transfer;
+mod window;
 
 use crate::command_line::{Invocation, Word};
 use anyhow::{Context, Result, bail};
@@ -27,8 +28,11 @@ use transfer::Zeroes;
 
 /// Requests in flight per connection, if nobody says otherwise.
 const REQUESTS: usize = 64;
-/// Data in flight over all connections, in bytes, if nobody says otherwise: keeps the process below 20 MiB.
-const QUEUE: u64 = 8 << 20;
+/// Data in flight per connection at most, in bytes, if nobody says otherwise.
+const QUEUE: u64 = 16 << 20;
+/// Data in flight at first, over all connections. Data that need not be waited for are kept in the CPU's cache.
+const WINDOW: u64 = 8 << 20;
+const WINDOW_OF_FILES: u64 = 1 << 20;
 /// Connections to each server, if nobody says otherwise.
 const CONNECTIONS: usize = 4;
 
@@ -131,7 +135,6 @@ impl<'a> Copy<'a> {
                 );
             }
         }
-        let streaming = from.is_none() || to.is_none();
         let mut lanes = Vec::new();
         let mut threads = 1;
         if let (Some(from), Some(to)) = (from, to.clone()) {
@@ -142,7 +145,8 @@ impl<'a> Copy<'a> {
             }
             threads = threads.min(lanes.len());
         }
-        let plan = plan(options, lanes.len().max(1), threads, destination, to.as_deref(), streaming);
+        let from_file = matches!(source, Endpoint::File(_));
+        let plan = plan(options, lanes.len().max(1), threads, from_file, destination, to.as_deref());
         Ok(Copy { options, source, destination, size, plan, lanes })
     }
 
@@ -262,9 +266,9 @@ fn plan(
     options: &Options,
     lanes: usize,
     threads: usize,
+    from_file: bool,
     destination: &Endpoint,
     to: Option<&dyn Disk>,
-    streaming: bool,
 ) -> Plan {
     let fresh = matches!(destination, Endpoint::File(file) if file.is_fresh());
     let preferred = to.map_or(4096, |disk| disk.facts().blocks.preferred.into());
@@ -283,11 +287,11 @@ fn plan(
     Plan {
         request_size: options.request_size,
         requests: if options.synchronous { 1 } else { options.requests.map_or(REQUESTS, NonZeroUsize::get) },
-        queue: options.queue_size.unwrap_or(QUEUE / lanes as u64),
+        window: if from_file { WINDOW_OF_FILES } else { WINDOW / lanes as u64 },
+        queue: options.queue_size.unwrap_or(QUEUE),
         sparse,
-        // Zeroes need not be read for a stream either.
         extents: !options.no_extents,
-        zeroes: if streaming && to.is_none() { Zeroes::Skip } else { zeroes },
+        zeroes: if to.is_none() { Zeroes::Skip } else { zeroes },
         threads,
     }
 }

@@ -7,6 +7,7 @@ use crate::copy::{
     map::{Cut, Map, Next, Piece, Regions, ZERO_STEP},
     progress::Progress,
     transfer::{Ends, Transfer, Zeroes},
+    window::Window,
 };
 use disk::{Disk, Error, Extents, Io, Range, Result};
 use reactor::InFlight;
@@ -18,6 +19,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 
 /// How many extents are asked for at once: as many as come cheaply.
@@ -30,7 +32,9 @@ pub(crate) struct Plan {
     pub(crate) request_size: u64,
     /// Pieces in flight per worker, at least 1.
     pub(crate) requests: usize,
-    /// Bytes of data in flight per worker; one piece is always allowed.
+    /// Bytes of data in flight per worker at first; one piece is always allowed.
+    pub(crate) window: u64,
+    /// Bytes of data in flight per worker where that is of use.
     pub(crate) queue: u64,
     /// Blocks of zeroes of this size in the data become zeroes; a power of 2.
     pub(crate) sparse: Option<u64>,
@@ -111,18 +115,18 @@ struct Worker<'a> {
     progress: &'a Progress,
     failed: &'a AtomicBool,
     flight: InFlight<Task<'a>>,
-    /// Data in flight, in bytes.
-    queued: u64,
+    window: Window,
 }
 
 /// What a worker waits for.
 enum Task<'a> {
-    Transfer(Transfer<'a>, u64),
+    /// With its bytes of data, and when it began.
+    Transfer(Transfer<'a>, u64, Instant),
     Extents(Io<'a, Extents>),
 }
 
 enum Done {
-    Transfer(Range, u64, Result<()>),
+    Transfer(Range, u64, Instant, Result<()>),
     Extents(Result<Extents>),
 }
 
@@ -130,8 +134,9 @@ impl Future for Task<'_> {
     type Output = Done;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
         match self.get_mut() {
-            Task::Transfer(transfer, queued) => {
-                Pin::new(&mut *transfer).poll(cx).map(|out| Done::Transfer(transfer.range(), *queued, out))
+            Task::Transfer(transfer, queued, since) => {
+                let outcome = Pin::new(&mut *transfer).poll(cx);
+                outcome.map(|outcome| Done::Transfer(transfer.range(), *queued, *since, outcome))
             }
             Task::Extents(io) => Pin::new(io).poll(cx).map(Done::Extents),
         }
@@ -149,7 +154,15 @@ impl<'a> Worker<'a> {
     ) -> Self {
         let ends = plan.ends(from, to);
         let map = Map::new(regions, plan.cut(&ends), plan.extents && from.facts().extents);
-        Worker { plan, ends, map, progress, failed, flight: InFlight::new(), queued: 0 }
+        Worker {
+            plan,
+            ends,
+            map,
+            progress,
+            failed,
+            flight: InFlight::new(),
+            window: Window::new(plan.window, plan.queue, Instant::now()),
+        }
     }
 
     async fn work(mut self) -> Result<()> {
@@ -170,9 +183,11 @@ impl<'a> Worker<'a> {
             match self.flight.next().await {
                 None => return Ok(()),
                 Some(Done::Extents(answer)) => self.map.learn(answer.as_ref().ok()),
-                Some(Done::Transfer(range, queued, outcome)) => {
+                Some(Done::Transfer(range, queued, since, outcome)) => {
                     outcome?;
-                    self.queued -= queued;
+                    if queued > 0 {
+                        self.window.finished(queued, since, Instant::now());
+                    }
                     self.progress.add(range.len);
                 }
             }
@@ -189,7 +204,7 @@ impl<'a> Worker<'a> {
                     later => self.flight.push(Task::Extents(later)),
                 }
             }
-            if self.flight.len() >= self.plan.requests || self.queued >= self.plan.queue {
+            if self.flight.len() >= self.plan.requests || self.window.is_full() {
                 return Ok(());
             }
             let Next::Piece(piece) = self.map.next() else { return Ok(()) };
@@ -200,8 +215,8 @@ impl<'a> Worker<'a> {
             match self.ends.start(piece)? {
                 None => self.progress.add(range.len),
                 Some(transfer) => {
-                    self.queued += queued;
-                    self.flight.push(Task::Transfer(transfer, queued));
+                    self.window.begun(queued);
+                    self.flight.push(Task::Transfer(transfer, queued, Instant::now()));
                 }
             }
         }

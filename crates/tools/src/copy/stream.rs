@@ -186,7 +186,8 @@ impl Out<'_> {
                 Entry::Ready(data) => data.len(),
             };
             let queued: u64 = self.row.iter().map(waiting).sum();
-            if self.flight.len() >= self.plan.requests || self.row.len() >= 256 || queued >= self.plan.queue {
+            if self.flight.len() >= self.plan.requests || self.row.len() >= 256 || queued >= self.plan.window
+            {
                 return Ok(());
             }
             let number = self.first + self.row.len() as u64;
@@ -257,7 +258,7 @@ async fn copy_in(plan: &Plan, ends: Ends<'_>, input: &Input, progress: &Progress
     let read = || -> Pending<'_> { Box::pin(async { Ok(Event::Chunk(input.chunk(chunk).await?)) }) };
     let (mut at, mut queued, mut reading, mut ended) = (0u64, 0u64, false, false);
     loop {
-        let room = queued < plan.queue && flight.len() < plan.requests.max(2);
+        let room = queued < plan.window && flight.len() < plan.requests.max(2);
         if !ended && !reading && (room || queued == 0) {
             reading = true;
             flight.push(read());

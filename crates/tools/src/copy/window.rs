@@ -1,0 +1,142 @@
+//! How many bytes of data are on their way at once.
+//!
+//! Between neighbours few are best: what is in flight then stays in the CPU's cache, and memory small. Where answers
+//! take long, more in flight means faster. So the window begins small and is doubled while that helps.
+
+use std::time::{Duration, Instant};
+
+/// Ends that take longer than this to answer are far away, or slow.
+const FAR: Duration = Duration::from_millis(2);
+/// A larger window must be so much faster to be kept.
+const GAIN: f64 = 1.2;
+/// After a trial without gain, so many rounds pass before the next.
+const REST: u32 = 32;
+
+/// The window of one worker; sizes in bytes.
+pub(crate) struct Window {
+    least: u64,
+    most: u64,
+    size: u64,
+    used: u64,
+    round: Round,
+    /// The rate before the window was doubled for a trial.
+    trial: Option<f64>,
+    rest: u32,
+}
+
+/// What happened since the window was last looked at.
+struct Round {
+    since: Instant,
+    bytes: u64,
+    answers: u32,
+    /// The sum of how long each answer took.
+    waited: Duration,
+}
+
+impl Round {
+    fn new(since: Instant) -> Round {
+        Round { since, bytes: 0, answers: 0, waited: Duration::ZERO }
+    }
+}
+
+impl Window {
+    /// Begins with `least`, ends with `most`.
+    pub(crate) fn new(least: u64, most: u64, now: Instant) -> Window {
+        let least = least.min(most);
+        Window { least, most, size: least, used: 0, round: Round::new(now), trial: None, rest: 0 }
+    }
+
+    /// Whether no more data should be asked for. Something is always allowed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used > 0 && self.used >= self.size
+    }
+
+    /// So many bytes are asked for.
+    pub(crate) fn begun(&mut self, bytes: u64) {
+        self.used += bytes;
+    }
+
+    /// So many bytes have arrived where they belong.
+    pub(crate) fn finished(&mut self, bytes: u64, began: Instant, now: Instant) {
+        self.used -= bytes;
+        self.round.bytes += bytes;
+        self.round.answers += 1;
+        self.round.waited += now.saturating_duration_since(began);
+        if self.round.bytes >= 2 * self.size {
+            let round = std::mem::replace(&mut self.round, Round::new(now));
+            self.look_at(&round, now);
+        }
+    }
+
+    fn look_at(&mut self, round: &Round, now: Instant) {
+        let seconds = now.saturating_duration_since(round.since).as_secs_f64();
+        let rate = round.bytes as f64 / seconds.max(1e-9);
+        let mean = round.waited / round.answers.max(1);
+        if let Some(before) = self.trial.take()
+            && rate < before * GAIN
+        {
+            self.size = (self.size / 2).max(self.least);
+            self.rest = REST;
+        } else if mean < FAR / 4 {
+            self.size = (self.size / 2).max(self.least);
+        } else if self.rest > 0 {
+            self.rest -= 1;
+        } else if mean > FAR && self.size < self.most {
+            self.trial = Some(rate);
+            self.size = (self.size * 2).min(self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: u64 = 256 << 10;
+    const M: u64 = 1 << 20;
+
+    /// Copies `bytes` where each piece takes `latency`, and all together no less than `per_piece` each.
+    fn run(bytes: u64, latency: Duration, per_piece: Duration) -> Window {
+        let mut now = Instant::now();
+        let mut window = Window::new(M, 16 * M, now);
+        let mut flight = std::collections::VecDeque::new();
+        let mut free_at = now;
+        for _ in 0..bytes / PIECE {
+            while !window.is_full() {
+                window.begun(PIECE);
+                free_at = free_at.max(now) + per_piece;
+                flight.push_back((now, (now + latency).max(free_at)));
+            }
+            let (began, at) = flight.pop_front().unwrap();
+            now = now.max(at);
+            window.finished(PIECE, began, now);
+        }
+        window
+    }
+
+    #[test]
+    fn far_ends_get_all_they_can_use() {
+        assert_eq!(run(1 << 30, Duration::from_millis(20), Duration::ZERO).size, 16 * M);
+    }
+
+    #[test]
+    fn near_ends_get_little() {
+        assert_eq!(run(1 << 30, Duration::from_micros(50), Duration::from_micros(100)).size, M);
+    }
+
+    #[test]
+    fn slow_ends_do_not_get_more_than_helps() {
+        assert!(run(1 << 28, Duration::from_millis(3), Duration::from_millis(3)).size <= 2 * M);
+    }
+
+    #[test]
+    fn one_piece_is_always_allowed() {
+        let now = Instant::now();
+        let mut window = Window::new(0, 0, now);
+        assert!(!window.is_full());
+        window.begun(1);
+        assert!(window.is_full());
+        window.finished(1, now, now);
+        assert!(!window.is_full());
+    }
+}
