@@ -5,6 +5,8 @@
 
 mod endpoint;
 mod engine;
+#[cfg(test)]
+mod fake;
 mod file;
 mod map;
 mod nbd;

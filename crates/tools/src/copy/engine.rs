@@ -222,3 +222,160 @@ impl<'a> Worker<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::{
+        fake::{Fake, Seen, islands},
+        progress::Style,
+    };
+    use disk::Errno;
+
+    fn plan() -> Plan {
+        Plan {
+            request_size: 4096,
+            requests: 8,
+            window: 16 << 10,
+            queue: 64 << 10,
+            sparse: Some(4096),
+            extents: true,
+            zeroes: Zeroes::Hole,
+            threads: 1,
+        }
+    }
+
+    fn copy_all(plan: &Plan, from: Fake, to: Fake) -> (Result<()>, Arc<Fake>, Arc<Fake>) {
+        let ((from, source), (to, destination)) = (from.open(), to.open());
+        let progress = Progress::new(Style::Silent, Some(from.facts().size));
+        let range = from.facts().whole();
+        (copy(plan, range, &[(from, to)], &progress), source, destination)
+    }
+
+    #[test]
+    fn what_arrives_is_what_was_sent_whatever_the_options() {
+        let bytes = islands(300_001, 7);
+        for extents in [true, false] {
+            for sparse in [None, Some(512), Some(4096)] {
+                for requests in [1, 8] {
+                    for late in [true, false] {
+                        let plan = Plan { extents, sparse, requests, ..plan() };
+                        let (from, to) = (Fake::new(bytes.clone()), Fake::new(vec![9; 400_000]));
+                        let (from, to) = if late { (from, to) } else { (from.at_once(), to.at_once()) };
+                        let (outcome, _, to) = copy_all(&plan, from, to);
+                        outcome.unwrap();
+                        assert!(to.bytes()[..bytes.len()] == bytes, "{plan:?}");
+                        assert!(
+                            to.bytes()[bytes.len()..].iter().all(|b| *b == 9),
+                            "beyond the source: {plan:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn holes_are_neither_read_nor_written() {
+        let mut bytes = vec![0; 1 << 20];
+        bytes[512 << 10..(512 << 10) + 10_000].fill(3);
+        let (outcome, from, to) = copy_all(&plan(), Fake::new(bytes.clone()), Fake::new(vec![1; 1 << 20]));
+        outcome.unwrap();
+        assert!(to.bytes() == bytes);
+        let read: u64 = from.seen().iter().map(|s| if let Seen::Read(r) = s { r.len } else { 0 }).sum();
+        assert_eq!(read, 10_240, "whole blocks of data");
+        let zeroed = to.seen().iter().filter(|s| matches!(s, Seen::Zero(_, true))).count();
+        assert_eq!(zeroed, 2, "{:?}", to.seen());
+    }
+
+    #[test]
+    fn a_destination_that_is_zero_is_not_zeroed() {
+        let bytes = islands(100_000, 3);
+        let plan = Plan { zeroes: Zeroes::Skip, ..plan() };
+        let (outcome, _, to) = copy_all(&plan, Fake::new(bytes.clone()), Fake::new(vec![0; 100_000]));
+        outcome.unwrap();
+        assert!(to.bytes() == bytes);
+        assert!(!to.seen().iter().any(|s| matches!(s, Seen::Zero(..))));
+    }
+
+    #[test]
+    fn allocated_zeroes_are_no_holes() {
+        let plan = Plan { zeroes: Zeroes::Allocate, ..plan() };
+        let (outcome, _, to) = copy_all(&plan, Fake::new(vec![0; 50_000]), Fake::new(vec![1; 50_000]));
+        outcome.unwrap();
+        assert_eq!(to.seen(), [Seen::Zero(Range::new(0, 50_000), false)]);
+    }
+
+    #[test]
+    fn without_zeroing_zeroes_are_written_in_requests() {
+        let to = Fake::new(vec![1; 20_000]).with_facts(|f| f.zero = false);
+        let (outcome, _, to) = copy_all(&plan(), Fake::new(vec![0; 20_000]), to);
+        outcome.unwrap();
+        assert!(to.bytes().iter().all(|b| *b == 0));
+        assert_eq!(to.seen().len(), 5);
+        assert!(to.seen().iter().all(|s| matches!(s, Seen::Write(r) if r.len <= 4096)));
+    }
+
+    #[test]
+    fn zeroing_that_is_not_supported_after_all_becomes_writes_and_other_failures_are_fatal() {
+        let bytes = islands(100_000, 5);
+        for (errno, works) in [(Errno::NOTSUP, true), (Errno::IO, false)] {
+            let fails: fn(Seen) -> Option<Errno> = match works {
+                true => |s| matches!(s, Seen::Zero(..)).then_some(Errno::NOTSUP),
+                false => |s| matches!(s, Seen::Zero(..)).then_some(Errno::IO),
+            };
+            let to = Fake::new(vec![1; 100_000]).failing(fails);
+            let (outcome, _, to) = copy_all(&plan(), Fake::new(bytes.clone()), to);
+            match outcome {
+                Ok(()) => assert!(works && to.bytes() == bytes),
+                Err(e) => assert!(!works && e.errno() == errno, "{e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_read_or_write_fails_the_copy_and_says_which() {
+        let bytes = islands(200_000, 11);
+        let failing: fn(Seen) -> Option<Errno> = |s| match s {
+            Seen::Read(r) | Seen::Write(r) => (r.end() > 100_000).then_some(Errno::NOSPC),
+            _ => None,
+        };
+        let (outcome, ..) =
+            copy_all(&plan(), Fake::new(bytes.clone()).failing(failing), Fake::new(vec![0; 200_000]));
+        assert!(outcome.unwrap_err().to_string().starts_with("reading from the source"));
+        let (outcome, ..) = copy_all(&plan(), Fake::new(bytes), Fake::new(vec![0; 200_000]).failing(failing));
+        assert!(outcome.unwrap_err().to_string().starts_with("writing to the destination"));
+    }
+
+    #[test]
+    fn failing_extents_mean_that_everything_is_read() {
+        let bytes = islands(100_000, 2);
+        let from =
+            Fake::new(bytes.clone()).failing(|s| matches!(s, Seen::Extents(_)).then_some(Errno::INVAL));
+        let (outcome, from, to) = copy_all(&plan(), from, Fake::new(vec![1; 100_000]));
+        outcome.unwrap();
+        assert!(to.bytes() == bytes);
+        assert_eq!(from.seen().iter().filter(|s| matches!(s, Seen::Read(_))).count(), 25);
+    }
+
+    #[test]
+    fn large_blocks_are_kept_to() {
+        let bytes = islands(256 << 10, 13);
+        // The checked layer below asserts the alignment of every request.
+        let (outcome, _, to) =
+            copy_all(&plan(), Fake::new(bytes.clone()), Fake::new(vec![1; 256 << 10]).with_block(4096));
+        outcome.unwrap();
+        assert!(to.bytes() == bytes);
+    }
+
+    #[test]
+    fn several_lanes_and_threads_copy_each_byte_once() {
+        let bytes = islands(1 << 20, 17);
+        let (from, _) = Fake::new(bytes.clone()).open();
+        let (to, destination) = Fake::new(vec![1; 1 << 20]).open();
+        let lanes: Vec<Lane> = (0..4).map(|_| (from.clone(), to.clone())).collect();
+        let progress = Progress::new(Style::Silent, Some(1 << 20));
+        copy(&Plan { threads: 3, ..plan() }, from.facts().whole(), &lanes, &progress).unwrap();
+        assert!(destination.bytes() == bytes);
+    }
+}

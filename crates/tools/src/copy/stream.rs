@@ -303,3 +303,99 @@ async fn copy_in(plan: &Plan, ends: Ends<'_>, input: &Input, progress: &Progress
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::{
+        fake::{Fake, Seen, islands},
+        progress::Style,
+        transfer::Zeroes,
+    };
+    use std::os::fd::OwnedFd;
+
+    fn plan() -> Plan {
+        Plan {
+            request_size: 4096,
+            requests: 8,
+            window: 16 << 10,
+            queue: 16 << 10,
+            sparse: Some(4096),
+            extents: true,
+            zeroes: Zeroes::Hole,
+            threads: 1,
+        }
+    }
+
+    fn pipe() -> (File, File) {
+        let (read, write): (OwnedFd, OwnedFd) = rustix::pipe::pipe().unwrap();
+        (read.into(), write.into())
+    }
+
+    #[test]
+    fn a_disk_flows_out_in_order_without_reading_its_holes() {
+        let bytes = islands(200_123, 23);
+        for requests in [1, 8] {
+            let (from, source) = Fake::new(bytes.clone()).open();
+            let (mut read, write) = pipe();
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                read.read_to_end(&mut all).unwrap();
+                all
+            });
+            let progress = Progress::new(Style::Silent, None);
+            out(&Plan { requests, ..plan() }, &*from, &Stream::new(write), &progress).unwrap();
+            assert!(reader.join().unwrap() == bytes);
+            let read: u64 = source.seen().iter().map(|s| if let Seen::Read(r) = s { r.len } else { 0 }).sum();
+            assert!(read < bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_stream_flows_into_a_disk_and_its_zeroes_become_holes() {
+        let mut bytes = islands(100_001, 29);
+        bytes[40_960..61_440].fill(0);
+        for (requests, block) in [(1, 1), (8, 1), (8, 4096)] {
+            let (read, mut write) = pipe();
+            let sent = bytes.clone();
+            let writer = std::thread::spawn(move || {
+                for part in sent.chunks(7777) {
+                    write.write_all(part).unwrap();
+                }
+            });
+            let (to, destination) = Fake::new(vec![5; 131_072]).with_block(block).open();
+            let progress = Progress::new(Style::Silent, None);
+            let total = into(&Plan { requests, ..plan() }, &Stream::new(read), &*to, &progress).unwrap();
+            writer.join().unwrap();
+            assert_eq!(total, 100_001);
+            assert!(destination.bytes()[..bytes.len()] == bytes);
+            assert!(destination.bytes()[bytes.len()..].iter().all(|b| *b == 5), "what lies behind stays");
+            assert!(destination.seen().iter().any(|s| matches!(s, Seen::Zero(..))));
+        }
+    }
+
+    #[test]
+    fn more_than_fits_is_an_error() {
+        let (read, mut write) = pipe();
+        let writer = std::thread::spawn(move || {
+            let _ = write.write_all(&[1; 10_000]);
+        });
+        let (to, _) = Fake::new(vec![0; 5000]).open();
+        let progress = Progress::new(Style::Silent, None);
+        let e = into(&plan(), &Stream::new(read), &*to, &progress).unwrap_err();
+        assert_eq!(e.errno(), disk::Errno::NOSPC, "{e}");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_failing_disk_ends_the_stream_with_an_error() {
+        let (from, _) = Fake::new(vec![1; 100_000])
+            .failing(|s| matches!(s, Seen::Read(r) if r.start > 50_000).then_some(disk::Errno::IO))
+            .open();
+        let (mut read, write) = pipe();
+        let reader = std::thread::spawn(move || read.read_to_end(&mut Vec::new()).unwrap());
+        let progress = Progress::new(Style::Silent, Some(100_000));
+        assert!(out(&plan(), &*from, &Stream::new(write), &progress).is_err());
+        assert!(reader.join().unwrap() < 100_000);
+    }
+}
