@@ -32,6 +32,15 @@ thread_local! {
     static FREE: RefCell<[Vec<Buf>; CLASSES.len()]> = const { RefCell::new([const { Vec::new() }; CLASSES.len()]) };
 }
 
+/// Gives the buffers back that this thread keeps for reuse: it may have nothing to do for a while.
+pub fn release_idle_buffers() {
+    // Taken out before they are dropped: each would come back.
+    let kept = FREE.try_with(|free| free.borrow_mut().each_mut().map(std::mem::take));
+    for buf in kept.into_iter().flatten().flatten() {
+        buf.free();
+    }
+}
+
 fn class_of(capacity: usize) -> Option<usize> {
     CLASSES.iter().position(|(size, _)| capacity <= *size)
 }
@@ -61,6 +70,17 @@ impl Buf {
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
         let head = Box::new(Head { refs: AtomicU32::new(1), capacity, base });
         Buf(NonNull::from(Box::leak(head)))
+    }
+
+    /// Gives the memory back. Only for the last owner.
+    fn free(self) {
+        let buf = std::mem::ManuallyDrop::new(self);
+        debug_assert_eq!(buf.head().refs.load(Relaxed), 1);
+        // SAFETY: this is the last owner; base and head were made by `fresh` with this layout.
+        unsafe {
+            dealloc(buf.head().base.as_ptr(), layout(buf.head().capacity));
+            drop(Box::from_raw(buf.0.as_ptr()));
+        }
     }
 
     fn head(&self) -> &Head {
@@ -115,11 +135,7 @@ impl Drop for Buf {
                 return;
             }
         }
-        // SAFETY: this was the last owner; base and head were made by `fresh` with this layout.
-        unsafe {
-            dealloc(self.head().base.as_ptr(), layout(capacity));
-            drop(Box::from_raw(self.0.as_ptr()));
-        }
+        Buf(self.0).free();
     }
 }
 

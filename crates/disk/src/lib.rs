@@ -26,7 +26,7 @@ pub mod shapes;
 pub mod shared;
 
 pub use backend::{Backend, Client, Export, Peer, ThreadModel};
-pub use buf::BufMut;
+pub use buf::{BufMut, release_idle_buffers};
 pub use data::{Data, Piece};
 pub use disk::{Blocks, Disk, Facts, WriteFlags, ZeroFlags};
 pub use error::{Errno, Error, Result};

@@ -9,7 +9,9 @@ use std::{
 };
 
 /// How long to look for an event before sleeping: about what a wake-up across CPUs costs.
-const LIMIT: Duration = Duration::from_micros(50);
+const LIMIT: Duration = Duration::from_micros(60);
+/// An event that came so soon would have come within the limit, had neither side slept: two wake-ups.
+const QUICK: Duration = Duration::from_micros(150);
 /// After a quick event, so many slow ones are needed to stop looking.
 const PATIENCE: u32 = 8;
 
@@ -30,25 +32,46 @@ impl Spin {
         Spin { quick: AtomicU32::new(0), allowed: several }
     }
 
+    /// Whether it ever looks: on one CPU the peer could not run meanwhile.
+    pub fn is_allowed(&self) -> bool {
+        self.allowed
+    }
+
     /// Calls `look` again and again, giving way to other threads in between, until it finds something or it was
     /// long enough, if that is worth while at all. Else, or when it found nothing, calls `sleep`.
     #[inline]
     pub fn wait<T>(&self, mut look: impl FnMut() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
+        let mut sleep = Some(sleep);
+        let mut attempt = |may_sleep: bool| match may_sleep {
+            true => sleep.take().map(|sleep| sleep()),
+            false => look(),
+        };
+        loop {
+            // The one attempt that may sleep finds something.
+            if let Some(found) = self.attempt(&mut attempt) {
+                return found;
+            }
+        }
+    }
+
+    /// As [`Spin::wait`], with one closure for both: it is told whether it may sleep.
+    #[inline]
+    pub fn attempt<T>(&self, mut attempt: impl FnMut(bool) -> Option<T>) -> Option<T> {
         if !self.allowed {
-            return sleep();
+            return attempt(true);
         }
         let start = Instant::now();
         if self.quick.load(Relaxed) > 0 {
             while start.elapsed() < LIMIT {
-                if let Some(found) = look() {
+                if let Some(found) = attempt(false) {
                     self.quick.store(PATIENCE, Relaxed);
-                    return found;
+                    return Some(found);
                 }
                 std::thread::yield_now();
             }
         }
-        let found = sleep();
-        let quick = match start.elapsed() < LIMIT {
+        let found = attempt(true);
+        let quick = match start.elapsed() < QUICK {
             true => PATIENCE,
             // Lost updates of several threads do no harm.
             false => self.quick.load(Relaxed).saturating_sub(1),

@@ -59,18 +59,12 @@ fn converse(
         Err(Broken::Idle) => return Err("handshake: the client says nothing".into()),
     };
     clock.end();
-    if let Some(limit) = options.idle_limit {
-        stream
-            .set_recv_timeout(Some(limit))
-            .and_then(|()| stream.set_send_timeout(Some(limit)))
-            .map_err(|e| format!("no limit on silence: {e}"))?;
-    }
     let Agreed { negotiated, disk, facts, first } = agreed;
     options.log.debug(&format!(
         "connection {}: export {:?}, {} bytes, flags {}",
         client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
     ));
-    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options.in_flight);
+    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options);
     let closed = disk.close().wait();
     match ended {
         Ok(End::Disconnected | End::Closed) => closed.map_err(|e| format!("closing the disk: {e}")),

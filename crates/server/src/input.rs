@@ -1,40 +1,34 @@
 //! What the client sends: one buffer, out of which whole requests are taken.
 
-use crate::raw::Destination;
+use crate::raw::{Destination, Room};
 use net::{Stream, Wait};
 use proto::{HeaderStyle, Request};
-use std::{
-    io,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use reactor::Spin;
+use std::io;
 
 /// Large enough for many small writes in one call; a smaller one costs a third of the speed of 4 KiB writes.
 const ROOM: usize = 256 << 10;
-/// How long to poll before sleeping, while requests come quickly: a wake-up costs as much.
-const POLL: Duration = Duration::from_micros(50);
-/// A wait as short as this makes polling worth while.
-const QUICK: Duration = Duration::from_micros(200);
-
 pub(crate) struct Input {
-    room: Box<[u8]>,
+    room: Room,
     start: usize,
     end: usize,
-    /// More than one processor, and recent waits were short.
-    poll: bool,
-    may_poll: bool,
+    /// Polls before sleeping, where that pays.
+    spin: Spin,
 }
 
 impl Input {
     /// Begins with what came behind the handshake.
-    pub(crate) fn new(first: &[u8]) -> Self {
-        let mut room = vec![0; ROOM.max(first.len())].into_boxed_slice();
+    pub(crate) fn new(first: &[u8]) -> io::Result<Self> {
+        let mut room = Room::new(ROOM.max(first.len()))?;
         room[..first.len()].copy_from_slice(first);
-        // Asked for once: the answer is in files of the kernel's.
-        static SEVERAL: OnceLock<bool> = OnceLock::new();
-        let may_poll =
-            *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1));
-        Input { room, start: 0, end: first.len(), poll: false, may_poll }
+        Ok(Input { room, start: 0, end: first.len(), spin: Spin::new() })
+    }
+
+    /// Gives the memory back until something comes. The buffer must be empty, or stays as it is.
+    pub(crate) fn rest(&mut self) {
+        if self.start == self.end {
+            self.room.release();
+        }
     }
 
     pub(crate) fn unread(&self) -> &[u8] {
@@ -66,32 +60,27 @@ impl Input {
             self.room.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let n = if wait == Wait::Block && self.may_poll {
-            self.receive_polling(stream)
-        } else {
-            stream.recv(&mut self.room[self.end..], wait)
+        let room = &mut self.room[self.end..];
+        let n = match wait {
+            Wait::Block if self.spin.is_allowed() => Self::receive_polling(&self.spin, stream, room),
+            _ => stream.recv(room, wait),
         }?;
         self.end += n;
         Ok(n)
     }
 
-    fn receive_polling(&mut self, stream: &Stream) -> io::Result<usize> {
-        let room = &mut self.room[self.end..];
-        match stream.recv(room, Wait::DontWait) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            done => return done,
-        }
-        let asked = Instant::now();
-        while self.poll && asked.elapsed() < POLL {
-            std::thread::yield_now();
-            match stream.recv(room, Wait::DontWait) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
+    fn receive_polling(spin: &Spin, stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
+        let mut attempt = |may_sleep| {
+            let wait = if may_sleep { Wait::Block } else { Wait::DontWait };
+            match stream.recv(room, wait) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !may_sleep => None,
+                done => Some(done),
             }
+        };
+        if let Some(done) = attempt(false) {
+            return done;
         }
-        let done = stream.recv(room, Wait::Block);
-        self.poll = asked.elapsed() < QUICK;
-        done
+        spin.attempt(attempt).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
     /// Receives the payload from byte `at` on straight to where it goes, and what follows it into the buffer, which

@@ -50,6 +50,8 @@ mod connection;
 mod input;
 mod negotiate;
 mod output;
+mod patience;
+mod pending;
 #[allow(unsafe_code)]
 mod raw;
 mod serve;

@@ -35,7 +35,8 @@ pub(crate) fn negotiate(
     }
     let mut opener = Opener { backend, options, client, opened: None };
     let mut machine = ServerHandshake::new(options.policy.clone());
-    let mut room = [0; 4096];
+    // On the stack, whose pages stay with the connection for good.
+    let mut room = [0; 1024];
     loop {
         let event = machine.next();
         if !matches!(event, Ok(Event::List | Event::Export { .. } | Event::MetaContexts { .. })) {

@@ -3,7 +3,10 @@
 use crate::{
     input::Input,
     output::Output,
+    patience::Patience,
+    pending::{Answer, Outcome, Pending},
     raw::Destination,
+    serve::Options,
     to_wire::{self, EXTENTS_MAX},
 };
 use disk::{BufMut, Data, Disk, Facts, Io, Range, Result, WriteFlags, ZeroFlags};
@@ -13,14 +16,7 @@ use proto::{
     handshake::Negotiated, limits::PAYLOAD_MAX,
 };
 use reactor::{InFlight, Interest, Readiness};
-use std::{
-    future::{Future, poll_fn},
-    io,
-    ops::ControlFlow,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, io, ops::ControlFlow, pin::pin, sync::Arc, task::Poll};
 
 /// Replies do not wait for the end of a payload as long as this.
 const LONG_PAYLOAD: u64 = 64 << 10;
@@ -69,15 +65,14 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// Serves requests until the client leaves; `first` is what it sent behind the handshake. No more than `in_flight`
-/// requests wait at once: more stay in the socket.
+/// Serves requests until the client leaves; `first` is what it sent behind the handshake.
 pub(crate) fn transmit(
     stream: &Arc<Stream>,
     disk: &dyn Disk,
     facts: &Facts,
     negotiated: &Negotiated,
     first: &[u8],
-    in_flight: usize,
+    options: &Options,
 ) -> std::result::Result<End, Broken> {
     let contexts = negotiated.contexts.iter();
     let contexts = contexts
@@ -95,10 +90,11 @@ pub(crate) fn transmit(
         facts,
         style: negotiated.replies,
         contexts,
-        input: Input::new(first),
+        input: Input::new(first)?,
         output: Output::default(),
         pending: InFlight::new(),
-        in_flight: in_flight.max(1),
+        in_flight: options.in_flight.max(1),
+        patience: Patience::new(stream, options.idle_limit)?,
         readiness: None,
     };
     reactor::block_on(transmission.run())
@@ -121,45 +117,11 @@ struct Transmission<'d> {
     output: Output,
     pending: InFlight<Pending<'d>>,
     /// So many may be pending.
+    /// No more requests than this wait at once: more stay in the socket.
     in_flight: usize,
+    patience: Patience,
     /// Made when it is first needed: most connections never wait for anything but their client.
     readiness: Option<Readiness<Arc<Stream>>>,
-}
-
-/// A request that waits.
-struct Pending<'d> {
-    request: Request,
-    answer: Answer<'d>,
-}
-
-enum Answer<'d> {
-    Read(Io<'d, Data>),
-    Done(Io<'d, ()>),
-    Status(Io<'d, Vec<(u32, Vec<Extent>)>>),
-}
-
-enum Outcome {
-    Read(Result<Data>),
-    Done(Result<()>),
-    Status(Result<Vec<(u32, Vec<Extent>)>>),
-}
-
-impl Answer<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        match self {
-            Answer::Read(io) => Pin::new(io).poll(cx).map(Outcome::Read),
-            Answer::Done(io) => Pin::new(io).poll(cx).map(Outcome::Done),
-            Answer::Status(io) => Pin::new(io).poll(cx).map(Outcome::Status),
-        }
-    }
-}
-
-impl Future for Pending<'_> {
-    type Output = (Request, Outcome);
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let request = self.request;
-        self.answer.poll(cx).map(|outcome| (request, outcome))
-    }
 }
 
 impl<'d> Transmission<'d> {
@@ -380,10 +342,11 @@ impl<'d> Transmission<'d> {
             let wait = self.wait();
             match self.input.receive_payload(to, have, len, self.stream, wait) {
                 Ok(0) => return Err(Broken::Short),
-                Ok(n) => have += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wait == Wait::DontWait => {
-                    self.readiness().wait(Interest { read: true, write: false }).await;
+                Ok(n) => {
+                    have += n;
+                    self.patience.heard();
                 }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait_for_input(wait).await?,
                 Err(e) => return Err(e.into()),
             }
         }
@@ -455,12 +418,22 @@ impl<'d> Transmission<'d> {
         loop {
             let wait = self.wait();
             match self.input.receive(self.stream, wait) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wait == Wait::DontWait => {
-                    self.readiness().wait(Interest { read: true, write: false }).await;
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait_for_input(wait).await?,
+                done => {
+                    self.patience.heard();
+                    return Ok(done?);
                 }
-                done => return Ok(done?),
             }
         }
+    }
+
+    /// Nothing could be received: waits for the socket, or, where the call has waited already, loses some patience.
+    async fn wait_for_input(&mut self, waited: Wait) -> std::result::Result<(), Broken> {
+        match waited {
+            Wait::Block => return self.patience.silence(),
+            Wait::DontWait => self.readiness().wait(Interest { read: true, write: false }).await,
+        }
+        Ok(())
     }
 
     /// Sends all replies. Requests that finish meanwhile are answered too.
@@ -482,7 +455,19 @@ impl<'d> Transmission<'d> {
     async fn wait_for_more(&mut self) -> std::result::Result<ControlFlow<()>, Broken> {
         let ended = |n| if n == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         if self.pending.is_empty() {
-            return Ok(ended(self.input.receive(self.stream, Wait::Block)?));
+            let received = match self.input.receive(self.stream, Wait::Block) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // The client rests, so what it needs no longer is given back meanwhile.
+                    self.input.rest();
+                    self.output = Output::default();
+                    disk::release_idle_buffers();
+                    self.patience.silence()?;
+                    self.patience.while_resting(self.stream, || self.input.receive(self.stream, Wait::Block))
+                }
+                received => received,
+            };
+            self.patience.heard();
+            return Ok(ended(received?));
         }
         let full = self.pending.len() >= self.in_flight;
         if !full {
