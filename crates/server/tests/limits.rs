@@ -99,3 +99,18 @@ fn a_client_that_waits_for_its_turn_is_not_late() {
         serving.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn a_client_that_rested_is_served_as_before() {
+    let (running, stream) = Running::start(Ram::new(|_| ()), |_| ());
+    let mut client = Client::handshake(stream, wishes(ReplyStyle::Structured));
+    let bytes = vec![7; 300_000];
+    client.write(5, &bytes).unwrap();
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(1200)); // longer than until a rest begins
+        assert_eq!(client.read(5, bytes.len() as u64).unwrap(), bytes);
+        client.write(5, &bytes).unwrap();
+    }
+    client.disconnect();
+    assert_eq!(running.end(), [""; 0]);
+}
