@@ -91,6 +91,23 @@ struct Naive {
     next: Arc<dyn Disk>,
 }
 
+/// Copying tools write data in pieces of this length. Emulated zeroes come in the same, so that they cost as much.
+const PIECE: u64 = 256 << 10;
+
+impl Naive {
+    fn written(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
+        if range.len <= PIECE {
+            return zero_by_writing(&*self.next, range, flags);
+        }
+        Io::later(async move {
+            for piece in range.split_at_multiples(PIECE) {
+                zero_by_writing(&*self.next, piece, flags).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
 impl Disk for Naive {
     disk::forward!(next: next, read, write, trim, flush, cache, extents, status);
     fn facts(&self) -> &Facts {
@@ -105,7 +122,7 @@ impl Disk for Naive {
             _ => flags.fast,
         };
         match self.zero {
-            ZeroMode::Emulate => zero_by_writing(&*self.next, range, WriteFlags { fua: flags.fua }),
+            ZeroMode::Emulate => self.written(range, WriteFlags { fua: flags.fua }),
             ZeroMode::NoTrim => self.next.zero(range, ZeroFlags { may_trim: false, fast, ..flags }),
             ZeroMode::None => Error::new(Errno::NOTSUP, "zeroing is switched off by zeromode").into(),
             ZeroMode::Plugin => self.next.zero(range, ZeroFlags { fast, ..flags }),
@@ -162,6 +179,15 @@ mod tests {
             "zf",
             &["zero 0 512 may_trim", "zero 512 512 may_trim"],
         );
+    }
+
+    #[test]
+    fn emulated_zeroes_are_written_in_pieces_as_data_is() {
+        let memory = Memory::new(noise(1, 1 << 20));
+        let disk = opened::<NoZero>(&["zeromode=emulate"], &memory);
+        disk.zero(Range::new(512, 600 << 10), ZeroFlags::default()).wait().unwrap();
+        assert_eq!(memory.asked(), ["write 512 261632", "write 262144 262144", "write 524288 90624"]);
+        assert!(memory.bytes()[512..512 + (600 << 10)].iter().all(|byte| *byte == 0));
     }
 
     #[test]
