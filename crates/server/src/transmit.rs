@@ -9,7 +9,7 @@ use crate::{
     serve::Options,
     to_wire::{self, EXTENTS_MAX},
 };
-use disk::{BufMut, Data, Disk, Facts, Io, Range, Result, WriteFlags, ZeroFlags};
+use disk::{BufMut, Data, Disk, Facts, Io, Range, WriteFlags, ZeroFlags};
 use net::{Stream, Wait};
 use proto::{
     Command, CommandFlags, Errno, Extent, ReplyStyle, ReplyTo, Request, command::BlockStatusPayload,
