@@ -75,7 +75,13 @@ fn one(built: &std::path::Path, name: &str, seconds: u64) -> Result<bool> {
         command.arg(seeds);
     }
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    command.args([&format!("-max_total_time={seconds}"), "-timeout=5", "-rss_limit_mb=1024", "-verbosity=0"]);
+    command.args([
+        &format!("-max_total_time={seconds}"),
+        "-timeout=5",
+        "-rss_limit_mb=1024",
+        "-verbosity=0",
+        "-print_funcs=0",
+    ]);
     let dictionary = fuzz.join("nbd.dict");
     if dictionary.is_file() {
         command.arg(format!("-dict={}", dictionary.display()));
