@@ -17,6 +17,7 @@ type Made = (Vec<(String, String)>, Box<dyn Any + Send>);
 
 fn main() -> ExitCode {
     let nbdkit = (!installed("nbdkit")).then_some("nbdkit");
+    let qemu = (!installed("qemu-nbd")).then_some("qemu-nbd");
     conformance::plugins(
         PLUGINS,
         vec![
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
             Case::new("memory", &[("size", "100001")], Model),
             // The largest disk that there can be.
             Case::new("memory", &[("size", "9223372036854775807")], Model),
+            Case::new("memory", &[("size", "1M"), ("allocator", "malloc")], Model),
             Case::new("nbd", &[], Model).with(served_memory).needing(nbdkit),
+            Case::new("nbd", &[("export", "file")], Model).with(served_file).needing(qemu),
             Case::new("null", &[("size", "1M")], Discarding),
             Case::new("null", &[("size", "9223372036854775807")], Discarding),
             Case::new("ones", &[("size", "1M")], Discarding),
@@ -64,21 +67,29 @@ fn file(size: u64, read_only: bool) -> Made {
 /// A memory disk served by another project's server.
 fn served_memory() -> Made {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let socket = dir.path().join("sock");
-    // It is written once clients can connect.
-    let ready = dir.path().join("pid");
-    let server = Command::new("nbdkit")
-        .args(["--foreground", "--exit-with-parent", "--unix"])
-        .arg(&socket)
-        .arg("--pidfile")
-        .arg(&ready)
-        .args(["memory", "1M"])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("nbdkit starts");
-    let server = Server(server);
-    wait_for(&ready);
-    (vec![("socket".to_owned(), socket.display().to_string())], Box::new((server, dir)))
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    // The process file is written once clients can connect.
+    let options = ["--foreground", "--exit-with-parent", "--unix", &at("sock"), "--pidfile", &at("pid")];
+    let server = started(Command::new("nbdkit").args(options).args(["memory", "1M"]), dir.path());
+    (vec![("socket".to_owned(), at("sock"))], Box::new((server, dir)))
+}
+
+/// A file served by another project's server.
+fn served_file() -> Made {
+    let (args, keep) = file(1 << 20, false);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let options = ["--format=raw", "--persistent", "--shared=8", "--discard=unmap", "--export-name=file"];
+    let places = ["--socket", &at("sock"), "--pid-file", &at("pid"), &args[0].1];
+    let server = started(Command::new("qemu-nbd").args(options).args(places), dir.path());
+    (vec![("socket".to_owned(), at("sock"))], Box::new((server, dir, keep)))
+}
+
+/// A server that writes the file `pid` there once clients can connect.
+fn started(command: &mut Command, dir: &Path) -> Server {
+    let server = Server(command.stdin(Stdio::null()).spawn().expect("it starts"));
+    wait_for(&dir.join("pid"));
+    server
 }
 
 struct Server(Child);
