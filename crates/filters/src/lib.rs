@@ -4,10 +4,14 @@
 mod cow;
 mod delay;
 mod error;
+mod fua;
 mod log;
+mod nocache;
 mod noextents;
+mod noparallel;
 mod nozero;
 mod offset;
+mod rate;
 mod stats;
 #[cfg(test)]
 mod testing;
@@ -20,10 +24,14 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<cow::Cow>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),
+    FilterEntry::of::<fua::Fua>(),
     FilterEntry::of::<log::Log>(),
+    FilterEntry::of::<nocache::NoCache>(),
     FilterEntry::of::<noextents::NoExtents>(),
+    FilterEntry::of::<noparallel::NoParallel>(),
     FilterEntry::of::<nozero::NoZero>(),
     FilterEntry::of::<offset::Offset>(),
+    FilterEntry::of::<rate::Rate>(),
     FilterEntry::of::<stats::Stats>(),
     FilterEntry::of::<truncate::Truncate>(),
 ];
