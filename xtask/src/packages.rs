@@ -34,6 +34,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("nbd-server", "nbd-server"),
     needed("nbdkit", "nbdkit"),
     needed("nbdsh", "python3-libnbd"),
+    // In later Debians it is in qemu-utils; who has that has it already.
+    needed("qemu-storage-daemon", "qemu-system-common"),
     needed("qemu-img", "qemu-utils"),
     needed("qemu-io", "qemu-utils"),
     needed("qemu-nbd", "qemu-utils"),
@@ -117,4 +119,33 @@ pub(crate) fn is_installed(program: &str) -> bool {
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// The programs in `needs!("a", "b")`.
+    fn needed_by(source: &str) -> Vec<&str> {
+        let calls = source.split("needs!(").skip(1).filter_map(|rest| rest.split(')').next());
+        calls.flat_map(|call| call.split('"').skip(1).step_by(2)).collect()
+    }
+
+    #[test]
+    fn what_tests_need_is_on_the_list() {
+        assert_eq!(needed_by(r#"needs!("a", "b"); x("c") needs!("d")"#), ["a", "b", "d"]);
+        let mut absent = vec![];
+        for entry in fs::read_dir(crate::run::root().join("tests/tests")).unwrap().flatten() {
+            let source = fs::read_to_string(entry.path()).unwrap_or_default();
+            let unknown = |program: &&str| NEEDED.iter().all(|needed| needed.program != *program);
+            absent.extend(needed_by(&source).into_iter().filter(unknown).map(str::to_owned));
+        }
+        assert_eq!(absent, [""; 0]);
+    }
+
+    #[test]
+    fn what_is_nowhere_is_not_installed() {
+        assert!(is_installed("sh") && !is_installed("no-such-program") && !is_installed("."));
+    }
 }
