@@ -1,0 +1,71 @@
+//! The filters of a random stack and their parameters, none of which change what a disk holds.
+
+use disk::{Backend, Result};
+use params::Args;
+use std::sync::Arc;
+
+/// A filter, by its name, and its parameters, of which each number is made.
+type Make = fn(u64) -> Vec<String>;
+
+/// Filters with parameters that a number chooses.
+pub const LAYERS: &[(&str, Make)] = &[
+    ("offset", |n| vec![format!("offset={}", n * 512)]),
+    ("offset", |n| vec![format!("offset={}", n % 16 * 512), format!("range={}", (n / 16 + 1) * 512)]),
+    // A wild one: it may not fit.
+    ("offset", |n| vec![format!("offset={}", n * 77), format!("range={}", n * 33)]),
+    ("truncate", |n| vec![format!("truncate={}", n * 512)]),
+    ("truncate", |n| vec![format!("round-down={}", 1 << (n % 16))]),
+    ("truncate", |n| vec![format!("round-up={}", 1 << (n % 17))]),
+    ("nozero", |n| {
+        let zero = ["none", "emulate", "notrim", "plugin"][n as usize % 4];
+        let fast = ["default", "none", "slow", "ignore"][n as usize / 4 % 4];
+        vec![format!("zeromode={zero}"), format!("fastzeromode={fast}")]
+    }),
+    ("noextents", |_| vec![]),
+    ("cow", |n| {
+        let size = ["4K", "8K", "64K"][n as usize % 3];
+        vec![
+            format!("cow-block-size={size}"),
+            format!("cow-on-read={}", n & 4 != 0),
+            format!("cow-on-cache={}", n & 8 != 0),
+        ]
+    }),
+    ("log", |_| vec!["logfile=/dev/null".into()]),
+    ("stats", |n| vec!["statsfile=/dev/null".into(), format!("statsthreshold={}", n % 101)]),
+    ("delay", |n| vec!["rdelay=0".into(), "wdelay=0".into(), format!("delay-fast-zero={}", n & 1 != 0)]),
+    ("error", |_| vec!["error=ENOMEM".into(), "error-rate=0".into()]),
+    ("blocksize", |n| vec![format!("minblock={}", 1 << (n % 14)), format!("maxdata={}", 1 << (13 + n % 3))]),
+    ("fua", |n| {
+        let mode = ["none", "emulate", "native", "force", "pass", "discard"][n as usize % 6];
+        vec![format!("fuamode={mode}")]
+    }),
+    ("nocache", |n| vec![format!("cachemode={}", ["none", "emulate", "nop"][n as usize % 3])]),
+    ("noparallel", |n| {
+        vec![format!("serialize={}", ["requests", "all-requests", "connections"][n as usize % 3])]
+    }),
+    ("rate", |n| vec![format!("rate={}T", n + 1), "connection-rate=1T".into()]),
+];
+
+/// One filter of a stack: which one, and the number that chooses its parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer([u8; Layer::LEN]);
+
+impl Layer {
+    pub const LEN: usize = 2;
+
+    pub fn decode(bytes: &[u8]) -> Layer {
+        Layer(bytes.try_into().expect("two bytes"))
+    }
+
+    /// The filter over `next`.
+    pub fn over(self, next: Arc<dyn Backend>) -> Result<Arc<dyn Backend>> {
+        let (name, parameters) = LAYERS[usize::from(self.0[0]) % LAYERS.len()];
+        let entry = filters::find(name).expect("every layer is a filter");
+        let parameters = parameters(self.0[1].into());
+        let words: Vec<&str> = parameters.iter().map(String::as_str).collect();
+        let mut args = Args::from_cli(&words, None)?;
+        let filter = entry.start(&mut args, next)?;
+        args.finish(&[(name, entry.about.params)])?;
+        Ok(filter)
+    }
+}

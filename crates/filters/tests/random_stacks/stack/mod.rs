@@ -1,0 +1,229 @@
+//! One stack of filters and a sequence of requests to it, against a model.
+//!
+//! The first bytes of an input choose the disk below and the filters, the next ones the requests. The same code runs
+//! under a fuzzer (`fuzz/targets/stack.rs`, over the memory plugin too) and in the tests here.
+
+mod layers;
+mod requests;
+
+pub use layers::{LAYERS, Layer};
+pub use requests::Request;
+
+use conformance::{Answer, Fake, Model, Step};
+use disk::{Backend, Blocks, Client, Disk, Errno, Error, Facts, Io, Range, ThreadModel};
+use reactor::InFlight;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+/// How many filters at most.
+const HIGHEST: usize = 6;
+/// A larger disk on top is not modelled whole, and takes long.
+const LARGEST: u64 = 128 << 10;
+
+/// The disks below that the conformance kit has, by number.
+pub fn fake(number: u8) -> Arc<dyn Backend> {
+    let all = Facts {
+        fua: true,
+        trim: true,
+        zero: true,
+        fast_zero: true,
+        cache: true,
+        extents: true,
+        ..Facts::writable((24 << 10) + 123)
+    };
+    let facts = match number % 4 {
+        0 => all,
+        1 => Facts { multi_conn: false, ..Facts::writable(20 << 10) },
+        2 => {
+            let blocks = Blocks { minimum: 512, preferred: 4096, maximum: 8 << 10 };
+            Facts { size: 50 << 9, blocks, ..all }
+        }
+        _ => all.without_write(),
+    };
+    let fake = Fake::new(facts, number.into());
+    fake.wait_each_time((number >> 2 & 3).into());
+    fake.backend()
+}
+
+/// Builds a stack over the disk that `below` makes of the first byte, and makes requests of it. Returns how many
+/// requests were made.
+///
+/// # Panics
+/// When a filter does, or an answer is not what the model says.
+pub fn run(input: &[u8], below: impl Fn(u8) -> Arc<dyn Backend>) -> usize {
+    let Some(([first, count], rest)) = input.split_first_chunk() else { return 0 };
+    let count = usize::from(*count) % (HIGHEST + 1);
+    let Some((filters, rest)) = rest.split_at_checked(count * Layer::LEN) else { return 0 };
+    let layers: Vec<Layer> = filters.chunks_exact(Layer::LEN).map(Layer::decode).collect();
+    let mut stack = below(*first);
+    for layer in &layers {
+        // A filter may refuse its parameters, or the disk; not less is asked than that it says so.
+        match layer.over(stack) {
+            Ok(higher) => stack = higher,
+            Err(e) => {
+                assert!(!e.to_string().is_empty());
+                return 0;
+            }
+        }
+    }
+    if stack.get_ready().is_err() || stack.after_fork().is_err() {
+        return 0;
+    }
+    // As a server does.
+    let stack = disk::serialized::backend(stack);
+    let alone = stack.thread_model() == ThreadModel::SerializeConnections;
+    let made = reactor::block_on(async {
+        let [one, other] = [1, 2].map(|connection| Client { connection, ..Client::default() });
+        let Ok(disk) = soon(stack.open(&one)).await else { return 0 };
+        let facts = disk.facts().clone();
+        if facts.size == 0 || facts.size > LARGEST {
+            return 0;
+        }
+        let mut disks = vec![disk];
+        if facts.multi_conn && !alone {
+            disks.push(soon(stack.open(&other)).await.expect("many may share it"));
+        }
+        let requests = rest.chunks_exact(Request::LEN).map(Request::decode);
+        let made = ask(&disks, &facts, requests).await;
+        for disk in disks {
+            soon(disk.close()).await.expect("an orderly end");
+        }
+        made
+    });
+    stack.disconnected(1);
+    stack.disconnected(2);
+    stack.finish();
+    made
+}
+
+/// Requests under way beside each other.
+#[derive(Default)]
+struct Air<'a> {
+    flying: InFlight<Flying<'a>>,
+    /// Answered, not yet checked.
+    landed: Vec<(Step, Outcome)>,
+    claimed: Vec<Range>,
+}
+
+type Outcome = Result<Answer, Error>;
+type Flying<'a> = Pin<Box<dyn Future<Output = (Step, Outcome)> + Send + 'a>>;
+
+impl<'a> Air<'a> {
+    /// Waits for `future` while the others go on: it may need what they hold.
+    async fn beside<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        soon(poll_fn(|cx| {
+            while let Poll::Ready(Some(done)) = self.flying.poll_next(cx) {
+                self.landed.push(done);
+            }
+            future.as_mut().poll(cx)
+        }))
+        .await
+    }
+
+    /// Waits for all. None is checked before all are done: a check may read beside what is still being written.
+    async fn land(&mut self, model: &mut Model, disk: &dyn Disk) {
+        while let Some(done) = soon(self.flying.next()).await {
+            self.landed.push(done);
+        }
+        for (step, outcome) in self.landed.drain(..) {
+            check(model, disk, &step, outcome);
+        }
+        self.claimed.clear();
+    }
+}
+
+async fn ask(disks: &[Arc<dyn Disk>], facts: &Facts, requests: impl Iterator<Item = Request>) -> usize {
+    let mut model = Model::of(&*disks[0]);
+    let mut made = 0;
+    let mut air = Air::default();
+    for request in requests {
+        let Some(step) = request.step(facts) else { continue };
+        made += 1;
+        let disk = &*disks[request.disk() % disks.len()];
+        let range = range_of(&step);
+        let apart = range.filter(|range| air.claimed.iter().all(|other| other.intersect(*range).is_none()));
+        if apart.is_none() {
+            // What overlaps comes one after the other; a flush, after all before it.
+            air.land(&mut model, disk).await;
+        }
+        let io = step.ask(disk);
+        match request.care() {
+            0 => {
+                let outcome = look_and_drop(&mut air, io, request.polls()).await;
+                air.land(&mut model, disk).await;
+                match outcome {
+                    Some(outcome) => check(&mut model, disk, &step, outcome),
+                    None => forget(&mut model, disk, &step).await,
+                }
+            }
+            1 | 2 if range.is_some() => {
+                air.claimed.extend(range);
+                air.flying.push(Box::pin(async move {
+                    let outcome = io.await;
+                    (step, outcome)
+                }));
+            }
+            _ => {
+                let outcome = air.beside(io).await;
+                air.claimed.extend(range);
+                air.landed.push((step, outcome));
+            }
+        }
+    }
+    air.land(&mut model, &*disks[0]).await;
+    model.compare(&*disks[0]);
+    made
+}
+
+/// Looks at a request so many times, and drops it.
+async fn look_and_drop(air: &mut Air<'_>, mut io: Io<'_, Answer>, polls: u8) -> Option<Outcome> {
+    for _ in 0..polls {
+        let look = poll_fn(|cx| match Pin::new(&mut io).poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let outcome = air.beside(look).await;
+        if outcome.is_some() {
+            return outcome;
+        }
+        air.beside(reactor::yield_now()).await;
+    }
+    None
+}
+
+/// After a request that nobody waited for: its bytes are old or new.
+async fn forget(model: &mut Model, disk: &dyn Disk, step: &Step) {
+    // A flush waits for writes in flight, also for those that nobody waits for.
+    if disk.facts().flush {
+        soon(disk.flush()).await.expect("a flush");
+    }
+    if let Some(range) = step.touches() {
+        model.adopt(disk, range, step.becomes().as_deref());
+    }
+}
+
+fn check(model: &mut Model, disk: &dyn Disk, step: &Step, outcome: Outcome) {
+    match (step, outcome) {
+        // What was cut off cannot be written beyond; the model stays as it is, and the disk must, too.
+        (Step::Write { .. }, Err(e)) if e.errno() == Errno::NOSPC => {}
+        (step, outcome) => model.check(disk, step, outcome),
+    }
+}
+
+/// The bytes that an answer depends on, or that it changes; `None`: all.
+fn range_of(step: &Step) -> Option<Range> {
+    match step {
+        Step::Read(range) | Step::Cache(range) | Step::Extents(range, _) => Some(*range),
+        step => step.touches(),
+    }
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    reactor::timeout(Duration::from_secs(10), future).await.expect("an answer within 10 seconds")
+}
