@@ -285,6 +285,10 @@ impl Driver for Inner {
         Interest { read: self.counts.waiting() > 0, write: self.unsent.load(Relaxed) }
     }
 
+    fn expects_many(&self) -> bool {
+        self.counts.waiting() > 4
+    }
+
     fn before_wait(&self) {
         self.flush();
     }

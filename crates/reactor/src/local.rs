@@ -34,6 +34,11 @@ pub trait Driver: Send + Sync {
     fn fd(&self) -> BorrowedFd<'_>;
     /// What to wait for now.
     fn interest(&self) -> Interest;
+    /// Whether many answers are outstanding. They come in batches, which are larger when the loop sleeps for them;
+    /// looking for them without sleeping would take them one by one.
+    fn expects_many(&self) -> bool {
+        false
+    }
     /// The loop is about to wait: send what was gathered.
     fn before_wait(&self) {}
     /// The descriptor may be ready: make progress without blocking and wake those whose answers came.
@@ -159,6 +164,14 @@ pub(crate) fn remove_timer(at: Instant, key: u64) {
     let _ = LOCAL.try_with(|local| local.timers.borrow_mut().remove(&(at, key)));
 }
 
+fn poll_fd(driver: &Arc<dyn Driver>) -> PollFd<'_> {
+    let interest = driver.interest();
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, interest.read);
+    flags.set(PollFlags::OUT, interest.write);
+    PollFd::from_borrowed_fd(driver.fd(), flags)
+}
+
 /// Adds a driver to this thread's loop, even while no loop runs (for the background thread).
 pub(crate) fn add_driver(driver: &Arc<dyn Driver>) {
     LOCAL.with(|local| local.add(driver));
@@ -200,32 +213,40 @@ impl Local {
     }
 
     fn wait(&self, timeout: Option<Duration>) {
-        let drivers = self.drivers.borrow().clone();
+        let drivers = self.drivers.borrow();
+        let event = self.signal.event().map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN));
+        // Not borrowed while it waits: a driver may wake what watches another one.
+        match (&drivers[..], event) {
+            ([only], Some(event)) => {
+                // The usual case, without lists.
+                let only = only.clone();
+                drop(drivers);
+                self.wait_for(std::slice::from_ref(&only), &mut [poll_fd(&only), event], timeout);
+            }
+            (several, event) => {
+                let several = several.to_vec();
+                drop(drivers);
+                let mut fds: Vec<PollFd<'_>> = several.iter().map(poll_fd).chain(event).collect();
+                self.wait_for(&several, &mut fds, timeout);
+            }
+        }
+    }
+
+    /// Waits for `fds`: those of `drivers` in their order, then that of the signal.
+    fn wait_for(&self, drivers: &[Arc<dyn Driver>], fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
         self.signal.asleep.store(true, SeqCst);
         let timeout = if self.signal.woken.load(SeqCst) { Some(Duration::ZERO) } else { timeout };
-        let mut fds = Vec::with_capacity(drivers.len() + 1);
-        for driver in &drivers {
-            let interest = driver.interest();
-            let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, interest.read);
-            flags.set(PollFlags::OUT, interest.write);
-            fds.push(PollFd::from_borrowed_fd(driver.fd(), flags));
-        }
-        if let Some(event) = self.signal.event() {
-            fds.push(PollFd::from_borrowed_fd(event, PollFlags::IN));
-        }
-        let outcome = match timeout {
-            Some(Duration::ZERO) => poll(&mut fds, Some(&timespec(Duration::ZERO))),
-            // Timers alone cannot be early, so there is nothing to look for.
-            _ if drivers.is_empty() => poll(&mut fds, timeout.map(timespec).as_ref()),
-            _ => {
-                let fds = RefCell::new(&mut fds);
-                let look = || match poll(*fds.borrow_mut(), Some(&timespec(Duration::ZERO))) {
-                    Ok(0) => None,
-                    found => Some(found),
-                };
-                self.spin.wait(look, || poll(*fds.borrow_mut(), timeout.map(timespec).as_ref()))
-            }
+        let (limit, now) = (timeout.map(timespec), timespec(Duration::ZERO));
+        // Timers alone cannot be early, so there is nothing to look for.
+        let look = !drivers.is_empty() && !drivers.iter().any(|d| d.expects_many());
+        let outcome = if !look || timeout == Some(Duration::ZERO) {
+            poll(fds, limit.as_ref())
+        } else {
+            let attempt = |may_sleep| match poll(fds, if may_sleep { limit.as_ref() } else { Some(&now) }) {
+                Ok(0) if !may_sleep => None,
+                found => Some(found),
+            };
+            self.spin.attempt(attempt).unwrap_or(Ok(0))
         };
         self.signal.asleep.store(false, SeqCst);
         if !matches!(outcome, Ok(n) if n > 0) {
@@ -236,7 +257,7 @@ impl Local {
         {
             let _ = rustix::io::read(event, &mut [0; 8]);
         }
-        for (driver, fd) in drivers.iter().zip(&fds) {
+        for (driver, fd) in drivers.iter().zip(fds) {
             if !fd.revents().is_empty() {
                 driver.ready();
             }
