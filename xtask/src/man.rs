@@ -6,9 +6,10 @@ mod roff;
 
 use crate::run;
 use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
 use clap_complete::Shell;
 use disk::registry::About;
-use std::{fmt::Write, fs};
+use std::{collections::BTreeSet, fmt::Write, fs};
 
 /// Writes `target/man/man1/*.1` and `target/completions/*`.
 pub(crate) fn make() -> Result<()> {
@@ -83,8 +84,8 @@ fn option_rows(command: &clap::Command) -> String {
 
 /// The commands to complete, under all of their names.
 fn programs() -> Vec<(&'static str, clap::Command)> {
-    let mut diskpipe = clap::Command::new("diskpipe").subcommand(cli::serve_command().name("serve"));
-    let mut all = vec![("nbdkit", cli::serve_command().name("nbdkit"))];
+    let mut diskpipe = clap::Command::new("diskpipe").subcommand(serve("serve"));
+    let mut all = vec![("nbdkit", serve("nbdkit"))];
     for tool in &tools::TOOLS {
         diskpipe = diskpipe.subcommand((tool.command)().name(tool.name));
         all.push((tool.alias, (tool.command)().name(tool.alias)));
@@ -93,6 +94,20 @@ fn programs() -> Vec<(&'static str, clap::Command)> {
     diskpipe = diskpipe.subcommand(clap::Command::new("install-names").arg(directory));
     all.push(("diskpipe", diskpipe));
     all
+}
+
+/// The server's command with the words that it knows: plugins, filters, and the parameters of all of them.
+fn serve(name: &'static str) -> clap::Command {
+    let plugins = plugins::PLUGINS.iter().map(|entry| &entry.about);
+    let filters = filters::FILTERS.iter().map(|entry| &entry.about);
+    let filter_names: Vec<&str> = filters.clone().map(|about| about.name).collect();
+    let mut words: Vec<String> = plugins.clone().map(|about| about.name.to_owned()).collect();
+    let parameters = plugins.chain(filters).flat_map(|about| params::help::completion_words(about.params));
+    words.extend(parameters.collect::<BTreeSet<_>>());
+    cli::serve_command()
+        .name(name)
+        .mut_arg("filter", |arg| arg.value_parser(PossibleValuesParser::new(filter_names)))
+        .mut_arg("words", |arg| arg.value_parser(PossibleValuesParser::new(words)))
 }
 
 #[cfg(test)]
@@ -109,6 +124,22 @@ mod tests {
             );
             let page = roff::page(&name, &markdown::parse(&markdown));
             assert!(page.contains(".SH \"NAME\"") && page.contains(".SH \"EXAMPLES\""), "{name}");
+        }
+    }
+
+    #[test]
+    fn completions_know_plugins_filters_and_parameters() {
+        for (name, mut command) in programs() {
+            let mut script = vec![];
+            clap_complete::generate(Shell::Bash, &mut command, name, &mut script);
+            let script = String::from_utf8(script).unwrap();
+            if ["diskpipe", "nbdkit"].contains(&name) {
+                assert!(
+                    ["sparse-random", "noextents", "zeromode=notrim"]
+                        .iter()
+                        .all(|word| script.contains(word))
+                );
+            }
         }
     }
 
