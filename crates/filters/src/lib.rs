@@ -1,6 +1,7 @@
 //! Layers: they wrap disks. To add one: a `.rs`, its manual `.md` beside it, and a line in [`FILTERS`].
 #![forbid(unsafe_code)]
 
+mod blocksize;
 mod cow;
 mod delay;
 mod error;
@@ -21,6 +22,7 @@ use disk::FilterEntry;
 
 /// Every filter, sorted by name.
 pub static FILTERS: &[FilterEntry] = &[
+    FilterEntry::of::<blocksize::BlockSize>(),
     FilterEntry::of::<cow::Cow>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),

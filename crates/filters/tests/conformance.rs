@@ -8,6 +8,8 @@ fn main() -> ExitCode {
     conformance::filters(
         FILTERS,
         vec![
+            Case::new("blocksize", &[], Model),
+            Case::new("blocksize", &[("minblock", "4K"), ("maxdata", "8K"), ("maxlen", "64K")], Model),
             Case::new("cow", &[], Model).with_own_storage(),
             Case::new("cow", &[("cow-block-size", "64K"), ("cow-on-cache", "true")], Model)
                 .with_own_storage(),
