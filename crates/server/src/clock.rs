@@ -17,6 +17,8 @@ enum State {
     Stands { used: Duration },
     /// The handshake is over.
     Over,
+    /// The handshake was cut off.
+    RanOut,
 }
 
 impl Clock {
@@ -29,13 +31,23 @@ impl Clock {
     pub(crate) fn left(&self, limit: Duration) -> Option<Duration> {
         match *self.state() {
             State::Runs { since, used } => Some(limit.saturating_sub(used + since.elapsed())),
-            State::Stands { .. } | State::Over => None,
+            State::Stands { .. } | State::Over | State::RanOut => None,
         }
     }
 
     /// Whether the handshake is still under way.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(*self.state(), State::Over)
+        matches!(*self.state(), State::Over | State::RanOut)
+    }
+
+    /// The handshake took too long.
+    pub(crate) fn run_out(&self) {
+        *self.state() = State::RanOut;
+    }
+
+    /// Whether it did.
+    pub(crate) fn has_run_out(&self) -> bool {
+        matches!(*self.state(), State::RanOut)
     }
 
     /// The handshake has ended.

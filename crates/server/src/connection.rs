@@ -52,6 +52,10 @@ fn converse(
     timed.preconnect(client).wait().map_err(|e| format!("refused: {e}"))?;
     let agreed = match negotiate(stream, &timed, options, client) {
         Ok(Some(agreed)) => agreed,
+        Err(Broken::Io(_) | Broken::Short) if clock.has_run_out() => {
+            let limit = options.handshake_limit.as_secs_f32();
+            return Err(format!("cut off, because its handshake took more than {limit} seconds"));
+        }
         Ok(None) => return Ok(()),
         Err(Broken::Io(e)) => return Err(format!("handshake: {}", sentence(&e))),
         Err(Broken::Short) => return Err("handshake: the client closed the connection".into()),

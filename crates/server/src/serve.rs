@@ -96,6 +96,9 @@ struct Connection {
 /// Threads of connections need little: payload lies on the heap.
 const STACK: usize = 512 << 10;
 
+/// While clients cannot be accepted, the log hears of it now and then, not at every try.
+const SHORTAGE_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 impl Server {
     /// A server with default options.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
@@ -137,17 +140,23 @@ impl Server {
     /// When the listeners cannot be waited for.
     pub fn serve(&self, listeners: &[Listener]) -> io::Result<()> {
         let shared = &self.shared;
-        let log = &shared.options.log;
+        let mut shortage_told: Option<Instant> = None;
         while !shared.stop.is_set() {
             match net::accept_any(listeners, &shared.stop, shared.until_next_limit()) {
                 Ok(Some((_, stream))) => shared.start(stream),
-                Ok(None) => shared.cut_off_late_handshakes(),
+                Ok(None) => {}
                 Err(e) => {
                     // Out of descriptors or memory: clients wait in the backlog until some have gone.
-                    log.error(&format!("accepting a connection: {e}"));
+                    if shortage_told.is_none_or(|told| told.elapsed() > SHORTAGE_TOLD_EVERY) {
+                        let line = format!("accepting a connection: {}; clients wait", disk::Error::from(e));
+                        shared.options.log.error(&line);
+                        shortage_told = Some(Instant::now());
+                    }
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
+            // Not only when nobody comes: a stream of new clients must not cover for the late ones.
+            shared.cut_off_late_handshakes();
         }
         shared.drain();
         Ok(())
@@ -223,17 +232,13 @@ impl Shared {
         Some(left + Duration::from_millis(10))
     }
 
+    /// The connections' own threads then see their end, and say why.
     fn cut_off_late_handshakes(&self) {
         let limit = self.options.handshake_limit;
         for c in self.connections().iter() {
             if c.clock.left(limit) == Some(Duration::ZERO) {
-                let seconds = limit.as_secs_f32();
-                self.options.log.error(&format!(
-                    "connection {}: cut off, because its handshake took more than {seconds} seconds",
-                    c.number
-                ));
+                c.clock.run_out();
                 let _ = c.stream.shutdown(How::Both);
-                c.clock.end();
             }
         }
     }
