@@ -100,6 +100,13 @@ impl Run {
         self
     }
 
+    /// Starts it, and leaves it to its own until the process is dropped. What it says is lost.
+    #[must_use]
+    pub fn start(mut self) -> Process {
+        self.command.stdin(self.input).stdout(Stdio::null()).stderr(Stdio::null());
+        Process::start(&mut self.command, &self.words)
+    }
+
     /// Runs it to its end.
     pub fn end(mut self) -> Ended {
         // Files, not pipes: what a forgotten grandchild holds open cannot keep us waiting.
