@@ -47,6 +47,7 @@ Usage: diskpipe COMMAND [ARGUMENT...]
 
 Commands:
   serve           serve a disk (also under the name nbdkit)
+  explain         show what serve would serve with the same arguments
   copy            copy a disk (also under the name nbdcopy)
   info            show what a disk is (also under the name nbdinfo)
   install-names DIR [--force]
@@ -73,6 +74,7 @@ fn fail(sentence: &str) -> ExitCode {
 fn start(job: Job, name: &str, mut args: Vec<OsString>) -> ExitCode {
     match job {
         Job::Serve => serve::main(name, &args),
+        Job::Explain => serve::explain_main(name, &args),
         Job::Tool(tool) => {
             args.insert(0, name.into());
             (tool.main)(args)

@@ -12,6 +12,8 @@ use tools::Tool;
 #[derive(Clone, Copy)]
 pub(crate) enum Job {
     Serve,
+    /// What `serve` would serve.
+    Explain,
     Tool(&'static Tool),
 }
 
@@ -31,6 +33,7 @@ pub(crate) fn of_program(program: &OsStr) -> Option<(&'static str, Job)> {
 pub(crate) fn of_command(command: &str) -> Option<Job> {
     match command {
         "serve" => Some(Job::Serve),
+        "explain" => Some(Job::Explain),
         _ => tools::TOOLS.iter().find(|tool| tool.name == command).map(Job::Tool),
     }
 }
@@ -80,6 +83,7 @@ mod tests {
         let of = |program: &str| {
             of_program(OsStr::new(program)).map(|(name, job)| match job {
                 Job::Serve => (name, "serve"),
+                Job::Explain => (name, "explain"),
                 Job::Tool(tool) => (name, tool.name),
             })
         };

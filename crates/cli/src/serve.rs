@@ -1,49 +1,81 @@
 //! `diskpipe serve`, also known as `nbdkit`: joins the grammar, the registries, the sockets and the server.
 
+mod argument_files;
 #[allow(unsafe_code, reason = "fork")]
 mod background;
+mod config;
 mod debug_flag;
 mod describe;
+mod explain;
 mod listen;
 mod messages;
+mod notify;
 pub(crate) mod options;
 mod run;
+mod selinux;
 #[allow(unsafe_code, reason = "a signal handler")]
 mod signals;
+mod source;
 mod stack;
 mod trace;
+mod user;
 
 use anyhow::{Context, Result, anyhow, bail};
-use disk::{Backend, Client, Disk, Io, ThreadModel};
+use disk::Backend;
 use listen::Place;
 use messages::Messages;
-use options::{Listen, LogTo, ServeOptions, What};
+use notify::Manager;
+use options::{Listen, ServeOptions, What};
 use server::Server;
+use source::Source;
 use stack::Stack;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+use user::Identity;
 
 /// Runs with the arguments after the name; `program` is that name: `nbdkit` or `diskpipe serve`.
 pub(crate) fn main(program: &str, args: &[OsString]) -> ExitCode {
-    let messages = Messages::new(program, false, LogTo::Stderr);
     let result = match ServeOptions::parse(args) {
-        Ok(options) => follow(program, &options),
+        Ok(options) => follow(program, options),
         Err(error) => Err(anyhow!("{error}\nTry '{program} --help'.")),
     };
     result.unwrap_or_else(|error| {
-        messages.error(&format!("{error:#}"));
+        eprintln!("{program}: error: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn follow(program: &str, options: &ServeOptions) -> Result<ExitCode> {
-    let stack = Stack::find(options).map_err(anyhow::Error::msg)?;
+/// `diskpipe explain`: as `serve --explain`.
+pub(crate) fn explain_main(program: &str, args: &[OsString]) -> ExitCode {
+    let args: Vec<OsString> = std::iter::once("--explain".into()).chain(args.iter().cloned()).collect();
+    main(program, &args)
+}
+
+fn follow(program: &str, options: ServeOptions) -> Result<ExitCode> {
+    let stack = match (Stack::find(&options), options.what) {
+        (Err(why), What::Explain) => {
+            crate::print(&format!("refused: {why}\n"));
+            return Ok(ExitCode::FAILURE);
+        }
+        (found, _) => found.map_err(anyhow::Error::msg)?,
+    };
     let text = match options.what {
-        What::Serve => return serve(program, options, &stack),
+        What::Serve => return Starting::new(program, options)?.serve(&stack),
+        What::Explain => {
+            let explained = match &options.config {
+                Some(file) => explain::file(&options, file)?,
+                None => explain::command_line(&options, &stack),
+            };
+            let code = crate::print(&explained.text);
+            return Ok(if explained.served { code } else { ExitCode::FAILURE });
+        }
         What::Help => describe::help(program, &stack),
         What::Version => describe::version(program, &stack),
         What::DumpConfig => describe::config(),
@@ -51,7 +83,7 @@ fn follow(program: &str, options: &ServeOptions) -> Result<ExitCode> {
         What::LongOptions => describe::option_list(true),
         What::DumpPlugin => {
             let plugin = stack.plugin().context("--dump-plugin needs a plugin")?;
-            let model = match stack.start(&options.arguments, |_, backend| backend) {
+            let model = match stack.start(&options.arguments, &|_, _, backend| backend) {
                 Ok(backend) => backend.thread_model(),
                 // Without its parameters a plugin cannot start, but can be asked all the same.
                 Err(_) if options.arguments.is_empty() => plugin.thread_model,
@@ -63,94 +95,211 @@ fn follow(program: &str, options: &ServeOptions) -> Result<ExitCode> {
     Ok(crate::print(&text))
 }
 
-fn serve(program: &str, options: &ServeOptions, stack: &Stack) -> Result<ExitCode> {
-    // First of all, so that nothing the plugin prints reaches a client on standard output.
-    let stdio = matches!(options.listen, Listen::Stdio).then(take_stdio).transpose()?;
-    if options.exit_with_parent {
-        exit_with_parent()?;
-    }
-    if options.swap {
-        use rustix::mm::{MlockAllFlags, mlockall};
-        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).context("--swap: cannot lock the memory")?;
-    }
-    let messages = Arc::new(Messages::new(program, options.verbose, options.log.unwrap_or(LogTo::Stderr)));
-    warn_of_flags(options, stack, &messages);
-
-    let tell_requests = options.verbose && !options.debug.iter().any(debug_flag::DebugFlag::hides_requests);
-    let backend = stack.start(&options.arguments, |name, backend| match tell_requests {
-        true => trace::backend(name, backend, messages.clone()),
-        false => backend,
-    });
-    let mut backend = backend.map_err(anyhow::Error::msg)?;
-    if options.threads == Some(1) {
-        backend = Arc::new(OneRequestAtATime(backend));
-    }
-    backend.get_ready().map_err(|error| anyhow!("{error}"))?;
-    // As any server's: files that it makes are not for everybody to write.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-
-    if let Some(stream) = stdio {
-        if net::listen_fds()?.is_some() {
-            bail!("-s cannot be used by a process that was started with sockets (LISTEN_FDS)");
-        }
-        let server = Arc::new(make_server(options, backend.clone(), &messages)?);
-        begin(options, &backend, &server, &run::Running::default())?;
-        server.serve_stream(stream);
-        backend.finish();
-        return Ok(ExitCode::SUCCESS);
-    }
-
-    let place = Place::open(&options.listen)?;
-    // Somebody who hands sockets over also watches the process.
-    let foreground = options.foreground || place.address.is_none();
-    let background = if foreground { None } else { Some(background::fork().context("cannot fork")?) };
-    let server = Arc::new(make_server(options, backend.clone(), &messages)?);
-    let command = run::Running::default();
-    begin(options, &backend, &server, &command)?;
-    if let Some(background) = background {
-        background.ready().context("cannot go to the background")?;
-        messages.send_to(options.log.unwrap_or(LogTo::Syslog));
-    }
-
-    let code = match &options.run {
-        None => {
-            server.serve(&place.listeners)?;
-            ExitCode::SUCCESS
-        }
-        Some(text) => {
-            let shell = run::shell(&place.variables(&options.export), text);
-            let status = std::thread::scope(|scope| {
-                let serving = scope.spawn(|| server.serve(&place.listeners));
-                let status = command.run(shell).context("cannot run a shell");
-                server.stop();
-                // A panic of that thread has been told already.
-                if let Ok(Err(error)) = serving.join() {
-                    messages.error(&format!("cannot serve: {error}"));
-                }
-                status
-            })?;
-            if let Some(signal) = status.signal() {
-                messages.error(&format!("the command of --run was killed by signal {signal}"));
-            }
-            ExitCode::from(run::exit_code(status))
-        }
-    };
-    drop(place);
-    backend.finish();
-    Ok(code)
+/// A server on its way from a command line to clients.
+struct Starting {
+    program: String,
+    options: ServeOptions,
+    messages: Messages,
+    identity: Identity,
+    manager: Manager,
+    command: run::Running,
 }
 
-fn make_server(
-    options: &ServeOptions,
-    backend: Arc<dyn Backend>,
-    messages: &Arc<Messages>,
-) -> Result<Server> {
+impl Starting {
+    fn new(program: &str, mut options: ServeOptions) -> Result<Starting> {
+        // The current directory will be another one.
+        for path in options.pid_file.iter_mut().chain(match &mut options.listen {
+            Listen::Unix(path) => Some(path),
+            _ => None,
+        }) {
+            *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
+        }
+        Ok(Starting {
+            program: program.to_owned(),
+            messages: Messages::start(program, &options)?,
+            identity: Identity::find(options.user.as_deref(), options.group.as_deref())?,
+            manager: Manager::of_environment(),
+            command: run::Running::default(),
+            options,
+        })
+    }
+
+    fn serve(self, stack: &Stack) -> Result<ExitCode> {
+        let options = &self.options;
+        // First of all, so that nothing the plugin prints reaches a client on standard output.
+        let stdio = matches!(options.listen, Listen::Stdio).then(take_stdio).transpose()?;
+        if options.exit_with_parent {
+            exit_with_parent()?;
+        }
+        warn_of_flags(options, stack, &self.messages);
+        let source = Source::start(options, stack, &self.messages)?;
+        let backend = source.backend();
+        backend.get_ready().map_err(|error| anyhow!("{error}"))?;
+        // As any server's: files that it makes are not for everybody to write.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+
+        if let Some(stream) = stdio {
+            if net::listen_fds()?.is_some() {
+                bail!("-s cannot be used by a process that was started with sockets (LISTEN_FDS)");
+            }
+            let pid_file = self.make_pid_file()?;
+            let server = Arc::new(make_server(options, backend.clone(), &self.messages)?);
+            self.begin(&source, &server, pid_file)?;
+            server.serve_stream(stream);
+            backend.finish();
+            return Ok(ExitCode::SUCCESS);
+        }
+
+        let place = self.place(&source)?;
+        let pid_file = self.make_pid_file()?;
+        // Somebody who hands sockets over also watches the process.
+        let foreground = options.foreground || place.address.is_none();
+        let background = if foreground { None } else { Some(background::fork().context("cannot fork")?) };
+        let server = Arc::new(make_server(options, backend.clone(), &self.messages)?);
+        // Before the user changes: the command is the user's own.
+        let shell = options.run.as_ref().map(|text| run::shell(&place.variables(&options.export), text));
+        let child = shell.map(|shell| self.command.start(shell).context("cannot run a shell")).transpose()?;
+        if let Err(error) = self.begin(&source, &server, pid_file) {
+            self.command.end();
+            return Err(error);
+        }
+        self.announce(&place)?;
+        if let Some(background) = background {
+            background.ready(options.config.is_some()).context("cannot go to the background")?;
+            if options.log.is_none() {
+                self.messages.send_to_syslog(&self.program);
+            }
+        }
+        self.manager.ready();
+        self.messages.info("clients can connect");
+
+        let code = match child {
+            None => {
+                server.serve(&place.listeners)?;
+                ExitCode::SUCCESS
+            }
+            Some(child) => {
+                let status = std::thread::scope(|scope| {
+                    let serving = scope.spawn(|| server.serve(&place.listeners));
+                    let status = self.command.wait(child).context("cannot wait for the command");
+                    server.stop();
+                    // A panic of that thread has been told already.
+                    if let Ok(Err(error)) = serving.join() {
+                        self.messages.error(&format!("cannot serve: {error}"));
+                    }
+                    status
+                })?;
+                if let Some(signal) = status.signal() {
+                    self.messages.error(&format!("the command of --run was killed by signal {signal}"));
+                }
+                ExitCode::from(run::exit_code(status))
+            }
+        };
+        drop(place);
+        backend.finish();
+        Ok(code)
+    }
+
+    /// Where clients connect: sockets that were handed over, else what the options say, else what the file says.
+    fn place(&self, source: &Source) -> Result<Place> {
+        let options = &self.options;
+        if let Some(place) = Place::inherited(options.listen_option)? {
+            for listener in &place.listeners {
+                let name = listener.name().unwrap_or("(without a name)");
+                self.messages.debug(&format!("serving on a socket that was handed over: {name}"));
+            }
+            return Ok(place);
+        }
+        let label = options.selinux_label.as_deref();
+        let labelling = label.map(selinux::Labelling::begin).transpose()?;
+        if let Some(None) = labelling {
+            self.messages.warn("--selinux-label: there is no SELinux here, so the socket has no label");
+        }
+        if options.listen_option.is_none() && !source.listen().is_empty() {
+            let places: Vec<Listen> =
+                source.listen().iter().map(|text| listen::parse(text)).collect::<Result<_>>()?;
+            return Place::open_all(&places);
+        }
+        Place::open(&options.listen)
+    }
+
+    /// Makes the file while the process may still do what whoever started it may.
+    fn make_pid_file(&self) -> Result<Option<File>> {
+        let make = |path: &Path| File::create(path).with_context(|| format!("-P {}", path.display()));
+        self.options.pid_file.as_deref().map(make).transpose()
+    }
+
+    /// In the process that serves: threads may be started, signals end it, and its number is written down.
+    fn begin(&self, source: &Source, server: &Server, pid_file: Option<File>) -> Result<()> {
+        if self.options.swap {
+            use rustix::mm::{MlockAllFlags, mlockall};
+            mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+                .context("--swap: cannot lock the memory")?;
+        }
+        self.watch_signals(source, server)?;
+        self.identity.take_on()?;
+        source.backend().after_fork().map_err(|error| anyhow!("{error}"))?;
+        if let Some(mut file) = pid_file {
+            writeln!(file, "{}", std::process::id()).context("-P: cannot write the process id")?;
+        }
+        Ok(())
+    }
+
+    fn watch_signals(&self, source: &Source, server: &Server) -> Result<()> {
+        let (stop, command, manager) = (server.stopper(), self.command.clone(), self.manager.clone());
+        let (source, messages) = (source.clone(), self.messages.clone());
+        let captive = self.options.run.is_some();
+        signals::watch(move |signal| {
+            if signal == libc::SIGHUP && source.can_reload() {
+                manager.reloading();
+                match source.reload() {
+                    Ok(changed) => messages.info(&format!("the configuration was read again: {changed}")),
+                    Err(error) => {
+                        messages.error(&format!("the configuration stays as it was: {error:#}"));
+                    }
+                }
+                return manager.ready();
+            }
+            // What the keyboard sends goes to the command too, which decides what comes of it.
+            if captive && (signal == libc::SIGINT || signal == libc::SIGQUIT) {
+                return;
+            }
+            manager.stopping();
+            messages.info(&format!("ending, because of signal {signal}"));
+            command.end();
+            stop();
+        })
+        .context("cannot watch for signals")
+    }
+
+    /// `--print-uri`.
+    fn announce(&self, place: &Place) -> Result<()> {
+        if self.options.print_uri && place.address.is_some() {
+            let mut out = std::io::stdout();
+            writeln!(out, "{}", place.variables(&self.options.export).uri)
+                .and_then(|()| out.flush())
+                .context("--print-uri: cannot write to standard output")?;
+        }
+        Ok(())
+    }
+}
+
+fn make_server(options: &ServeOptions, backend: Arc<dyn Backend>, messages: &Messages) -> Result<Server> {
     let mut how = server::Options {
         oldstyle: options.oldstyle,
         read_only: options.read_only,
-        log: messages.clone(),
+        keepalive: options.keepalive,
+        idle_limit: options.idle_timeout,
+        log: Arc::new(messages.clone()),
         ..server::Options::default()
     };
+    if let Some(limit) = options.timeout {
+        // As good as none, and still a time that can be added to others.
+        how.handshake_limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
+    }
+    if let Some(threads) = options.threads {
+        how.in_flight = threads as usize;
+    }
     how.policy.structured_replies = options.structured_replies;
     how.policy.extended_headers = options.structured_replies;
     how.policy.meta_contexts = options.meta_contexts;
@@ -158,32 +307,6 @@ fn make_server(
         how.policy.handshake_flags = how.policy.handshake_flags & proto::flags::HandshakeFlags(mask);
     }
     Server::with_options(backend, how).context("cannot make a server")
-}
-
-/// In the process that serves: threads may be started, signals end it, and its number is written down.
-fn begin(
-    options: &ServeOptions,
-    backend: &Arc<dyn Backend>,
-    server: &Server,
-    command: &run::Running,
-) -> Result<()> {
-    backend.after_fork().map_err(|error| anyhow!("{error}"))?;
-    let (stop, command) = (server.stopper(), command.clone());
-    let captive = options.run.is_some();
-    signals::watch(move |signal| {
-        // What the keyboard sends goes to the command too, which decides what comes of it.
-        if captive && (signal == libc::SIGINT || signal == libc::SIGQUIT) {
-            return;
-        }
-        command.end();
-        stop();
-    })
-    .context("cannot watch for signals")?;
-    if let Some(path) = &options.pid_file {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .with_context(|| path.display().to_string())?;
-    }
-    Ok(())
 }
 
 /// Standard input and output as a client's stream; in their places come nothing, and standard error.
@@ -225,22 +348,5 @@ fn warn_of_flags(options: &ServeOptions, stack: &Stack, messages: &Messages) {
         } else {
             messages.warn(&format!("debug flag -D {component}.{flag} was not used"));
         }
-    }
-}
-
-/// What `-t 1` makes of a backend: answers come in the order of the requests.
-struct OneRequestAtATime(Arc<dyn Backend>);
-
-impl Backend for OneRequestAtATime {
-    fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        self.0.open(client)
-    }
-
-    fn thread_model(&self) -> ThreadModel {
-        self.0.thread_model().min(ThreadModel::SerializeRequests)
-    }
-
-    fn next(&self) -> Option<&dyn Backend> {
-        Some(&*self.0)
     }
 }

@@ -16,6 +16,7 @@ pub mod complete;
 pub mod data;
 mod disk;
 pub mod error;
+pub mod exports;
 pub mod extents;
 mod io;
 mod range;

@@ -17,11 +17,12 @@ const FIRST: i32 = 3;
 /// How long a server may take to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The listening sockets that this process was started with (LISTEN_PID and LISTEN_FDS, as systemd sets
-/// them). `None` when it was started without. Takes them: a second call finds none.
+/// The listening sockets that this process was started with (LISTEN_PID, LISTEN_FDS and, for their names,
+/// LISTEN_FDNAMES, as systemd sets them). `None` when it was started without. Takes them: a second call finds none.
 ///
 /// # Errors
-/// A sentence: LISTEN_FDS is no number, or a descriptor is not a listening socket.
+/// A sentence: LISTEN_FDS is no number, there are more or fewer names than sockets, or a descriptor is not a
+/// listening socket.
 pub fn listen_fds() -> io::Result<Option<Vec<Listener>>> {
     static TAKEN: atomic::AtomicBool = atomic::AtomicBool::new(false);
     let number = |key: &str| std::env::var(key).ok();
@@ -35,9 +36,17 @@ pub fn listen_fds() -> io::Result<Option<Vec<Listener>>> {
     if !(1..=1024).contains(&count) {
         return Err(bad("not a number of sockets from 1 to 1024"));
     }
-    let take = |fd| {
+    let text = number("LISTEN_FDNAMES").filter(|names| !names.is_empty());
+    let names: Vec<&str> = text.iter().flat_map(|text| text.split(':')).collect();
+    if !names.is_empty() && names.len() != count as usize {
+        let text = names.join(":");
+        return Err(bad(&format!("LISTEN_FDNAMES={text} names {} sockets", names.len())));
+    }
+    let take = |fd: i32| {
         let socket = raw::inherited(fd).ok_or_else(|| bad(&format!("descriptor {fd} is not open")))?;
-        Listener::from_socket(socket).map_err(|e| bad(&format!("descriptor {fd}: {}", reason(&e))))
+        let listener = Listener::from_socket(socket);
+        let listener = listener.map_err(|e| bad(&format!("descriptor {fd}: {}", reason(&e))))?;
+        Ok(listener.named(names.get((fd - FIRST) as usize).copied()))
     };
     (FIRST..FIRST + count).map(take).collect::<io::Result<_>>().map(Some)
 }

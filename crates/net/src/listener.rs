@@ -42,6 +42,8 @@ pub struct Listener {
     socket: OwnedFd,
     /// A unix socket's path, to be removed with the listener.
     remove: Option<PathBuf>,
+    /// What whoever handed it over calls it.
+    name: Option<String>,
 }
 
 /// Connections that may wait to be accepted; the kernel bounds it further.
@@ -113,7 +115,7 @@ impl Listener {
         }
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Listener { socket, remove: None })
+        Ok(Listener { socket, remove: None, name: None })
     }
 
     /// Listen on a unix socket at `path`, which must not exist yet.
@@ -128,7 +130,7 @@ impl Listener {
             Ok(socket)
         };
         let socket = bound().map_err(|e| cannot_listen(&path.display(), e))?;
-        Ok(Listener { socket, remove: remove_on_drop.then(|| path.to_path_buf()) })
+        Ok(Listener { socket, remove: remove_on_drop.then(|| path.to_path_buf()), name: None })
     }
 
     /// Listen on a vsock port of this machine.
@@ -142,7 +144,7 @@ impl Listener {
         let socket = stream_socket(AddressFamily::VSOCK).map_err(|e| named(e.into()))?;
         raw::bind_vsock(socket.as_fd(), port).map_err(named)?;
         rustix::net::listen(&socket, BACKLOG).map_err(|e| named(e.into()))?;
-        Ok(Listener { socket, remove: None })
+        Ok(Listener { socket, remove: None, name: None })
     }
 
     /// Use a listening socket that somebody else made.
@@ -154,7 +156,19 @@ impl Listener {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
         }
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Listener { socket, remove: None })
+        Ok(Listener { socket, remove: None, name: None })
+    }
+
+    /// What whoever handed it over calls it (see [`crate::listen_fds`]).
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The same listener under a name.
+    pub(crate) fn named(self, name: Option<&str>) -> Listener {
+        let mut listener = self;
+        listener.name = name.map(str::to_owned);
+        listener
     }
 
     /// The TCP port it listens on, if it is a TCP socket.

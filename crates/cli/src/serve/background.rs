@@ -34,13 +34,16 @@ pub(crate) fn fork() -> io::Result<Background> {
 }
 
 impl Background {
-    /// Lets go of the terminal and the current directory, and the starter end: clients can connect.
-    pub(crate) fn ready(mut self) -> io::Result<()> {
+    /// Lets go of the terminal and (unless files are named relative to it) the current directory, and the starter end:
+    /// clients can connect.
+    pub(crate) fn ready(mut self, keep_directory: bool) -> io::Result<()> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
-        std::env::set_current_dir("/")?;
+        if !keep_directory {
+            std::env::set_current_dir("/")?;
+        }
         self.starter.write_all(&[0])
     }
 }

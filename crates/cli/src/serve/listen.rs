@@ -16,11 +16,27 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens the sockets; those that this process was started with come before all options.
-    pub(crate) fn open(listen: &Listen) -> Result<Place> {
-        if let Some(listeners) = net::listen_fds()? {
-            return Ok(Place { listeners, address: None, _private: None });
+    /// The sockets that this process was started with, if it was; then nothing may say where to listen.
+    pub(crate) fn inherited(option: Option<&str>) -> Result<Option<Place>> {
+        let Some(listeners) = net::listen_fds()? else { return Ok(None) };
+        if let Some(option) = option {
+            bail!("{option} cannot be used by a process that was started with sockets (LISTEN_FDS)");
         }
+        Ok(Some(Place { listeners, address: None, _private: None }))
+    }
+
+    /// Opens sockets in several places; the first one is what `--run` tells.
+    pub(crate) fn open_all(places: &[Listen]) -> Result<Place> {
+        let (first, others) = places.split_first().context("there is no place to listen")?;
+        let mut place = Place::open(first)?;
+        for other in others {
+            place.listeners.append(&mut Place::open(other)?.listeners);
+        }
+        Ok(place)
+    }
+
+    /// Opens the sockets.
+    pub(crate) fn open(listen: &Listen) -> Result<Place> {
         let (listeners, address, private) = match listen {
             Listen::Tcp { host, port, family } => {
                 let listeners = Listener::tcp(host.as_deref(), *port, *family)?;
@@ -62,6 +78,24 @@ impl Place {
     }
 }
 
+/// A place as files name it: `127.0.0.1:10809`, `[::1]:10809`, `:10809`, `unix:PATH` or `vsock:PORT`.
+pub(crate) fn parse(text: &str) -> Result<Listen> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(if path == "-" { Listen::PrivateUnix } else { Listen::Unix(path.into()) });
+    }
+    if let Some(port) = text.strip_prefix("vsock:") {
+        let port = port.parse().ok().with_context(|| format!("{text}: not a vsock port number"))?;
+        return Ok(Listen::Vsock { port });
+    }
+    let (host, port) = text.rsplit_once(':').with_context(|| {
+        format!("{text}: not a place to listen such as :10809, 127.0.0.1:10809, unix:/path or vsock:10809")
+    })?;
+    let port = port.parse().ok().with_context(|| format!("{text}: not a port number from 0 to 65535"))?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = (!host.is_empty()).then(|| host.to_owned());
+    Ok(Listen::Tcp { host, port, family: net::Family::Any })
+}
+
 /// How a client on this machine names what the server listens on.
 fn reachable(host: Option<&str>) -> String {
     match host {
@@ -84,6 +118,34 @@ mod tests {
         assert_eq!(variables.uri, format!("nbd+unix:///a%20b?socket={}", socket.display()));
         drop(place);
         assert!(!socket.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn places_are_written_as_people_write_them() {
+        let tcp =
+            |host: Option<&str>| Listen::Tcp { host: host.map(str::to_owned), port: 7, family: Family::Any };
+        for (text, listen) in [
+            (":7", tcp(None)),
+            ("127.0.0.1:7", tcp(Some("127.0.0.1"))),
+            ("[::1]:7", tcp(Some("::1"))),
+            ("unix:/x y", Listen::Unix("/x y".into())),
+            ("unix:-", Listen::PrivateUnix),
+            ("vsock:7", Listen::Vsock { port: 7 }),
+        ] {
+            assert_eq!(parse(text).unwrap(), listen, "{text}");
+        }
+        for text in ["", "10809", "x:", "x:99999", "vsock:x"] {
+            assert!(parse(text).unwrap_err().to_string().starts_with(&format!("{text}: not a ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_places_are_served_at_once() {
+        let tcp = Listen::Tcp { host: Some("127.0.0.1".into()), port: 0, family: Family::Any };
+        let place = Place::open_all(&[Listen::PrivateUnix, tcp.clone(), tcp]).unwrap();
+        assert_eq!(place.listeners.len(), 3);
+        assert!(place.variables("").unix_socket.is_some());
+        assert!(Place::open_all(&[]).is_err());
     }
 
     #[test]

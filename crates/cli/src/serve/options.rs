@@ -6,9 +6,10 @@
 use super::debug_flag::DebugFlag;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use net::Family;
-use params::Value;
+use params::{Delay, Value};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Serve a disk over NBD.
 ///
@@ -29,6 +30,9 @@ pub(crate) struct Typed {
     /// Listen on IPv6 only.
     #[arg(short = '6', long, overrides_with = "ipv4_only")]
     ipv6_only: bool,
+    /// Serve the exports that this file describes, instead of one plugin; SIGHUP reads it again.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Set a debug flag of the server, a plugin or a filter.
     #[arg(short = 'D', long, value_name = "NAME.FLAG=N", action = ArgAction::Append, allow_hyphen_values = true)]
     debug: Vec<String>,
@@ -41,6 +45,9 @@ pub(crate) struct Typed {
     /// Exit when the parent process exits (implies --foreground).
     #[arg(long)]
     exit_with_parent: bool,
+    /// Print what would be served: each layer, its parameters, and what it makes of the disk.
+    #[arg(long)]
+    explain: bool,
     /// The export name that --run puts into its variables.
     #[arg(short = 'e', long, visible_aliases = ["export-name", "export"], value_name = "NAME",
           allow_hyphen_values = true, default_value = "", hide_default_value = true)]
@@ -60,23 +67,38 @@ pub(crate) struct Typed {
     /// Listen on this address or host name only.
     #[arg(short = 'i', long, visible_alias = "ip-addr", value_name = "ADDRESS")]
     ipaddr: Option<String>,
-    /// Where messages go: stderr, syslog (the default in the background) or null.
+    /// Cut off clients that say nothing for so long while nothing of theirs is under way.
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
+    /// Ask silent TCP clients now and then whether they are still there.
+    #[arg(long)]
+    keepalive: bool,
+    /// Where messages go: stderr, syslog (the default in the background), null or a file's path, which begins with /.
     #[arg(long, value_name = "TO")]
     log: Option<String>,
+    /// How messages look: text (the default) or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// Print all long options, and exit.
     #[arg(long, hide = true)]
     long_options: bool,
     /// Offer only these handshake flags.
     #[arg(long, value_name = "MASK", allow_hyphen_values = true)]
     mask_handshake: Option<String>,
+    /// Tell counters and latencies to Prometheus here: [HOST]:PORT or the path of a Unix socket.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// A name for this server in its messages.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Speak the newstyle protocol (the default).
     #[arg(short = 'n', long, visible_alias = "new-style", overrides_with = "oldstyle")]
     newstyle: bool,
     /// Do not offer meta contexts, and with them block status.
-    #[arg(long)]
+    #[arg(long, visible_alias = "no-meta-contexts")]
     no_mc: bool,
     /// Do not offer structured replies.
-    #[arg(long)]
+    #[arg(long, visible_alias = "no-structured-replies")]
     no_sr: bool,
     /// Speak the oldstyle protocol.
     #[arg(short = 'o', long, visible_alias = "old-style", overrides_with = "newstyle")]
@@ -87,6 +109,9 @@ pub(crate) struct Typed {
     /// Listen on this port instead of 10809.
     #[arg(short = 'p', long, value_name = "PORT", allow_hyphen_values = true)]
     port: Option<String>,
+    /// Print the server's URI on standard output once clients can connect.
+    #[arg(long)]
+    print_uri: bool,
     /// Serve read-only.
     #[arg(short = 'r', long, visible_alias = "read-only")]
     readonly: bool,
@@ -107,9 +132,13 @@ pub(crate) struct Typed {
     /// Lock the server into memory, for swap on this machine.
     #[arg(long)]
     swap: bool,
-    /// How many requests of a connection may be in flight.
+    /// How many requests of a connection may be in flight: 1024 if nothing is said. With 1, answers come in the order
+    /// of the requests.
     #[arg(short = 't', long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<String>,
+    /// Cut off clients whose handshake takes longer than this: 60 seconds if nothing is said, 0 for no limit.
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
     /// Encryption: off, on (clients may) or require.
     #[arg(long, value_name = "WHEN")]
     tls: Option<String>,
@@ -143,6 +172,7 @@ pub(crate) struct Typed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     Serve,
+    Explain,
     Help,
     Version,
     DumpConfig,
@@ -167,11 +197,23 @@ pub(crate) enum Listen {
 }
 
 /// Where the server's messages go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, params::Choice)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogTo {
     Stderr,
     Syslog,
     Null,
+    /// Appended to this file, which is made if need be.
+    File(PathBuf),
+}
+
+/// How the server's messages look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, params::Choice)]
+pub(crate) enum LogFormat {
+    /// `nbdkit: error: what happened`.
+    #[default]
+    Text,
+    /// An object per line.
+    Json,
 }
 
 /// A checked command line.
@@ -179,6 +221,8 @@ pub(crate) enum LogTo {
 pub(crate) struct ServeOptions {
     pub(crate) what: What,
     pub(crate) listen: Listen,
+    /// The option that says where to listen, if one does.
+    pub(crate) listen_option: Option<&'static str>,
     /// Outermost (nearest to the client) first.
     pub(crate) filters: Vec<String>,
     pub(crate) plugin: Option<String>,
@@ -192,6 +236,19 @@ pub(crate) struct ServeOptions {
     pub(crate) verbose: bool,
     /// `None`: standard error, or the system log in the background.
     pub(crate) log: Option<LogTo>,
+    pub(crate) log_format: LogFormat,
+    /// In messages.
+    pub(crate) name: Option<String>,
+    pub(crate) print_uri: bool,
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) selinux_label: Option<String>,
+    /// For the handshake; `None`: the server's own choice; zero: no limit.
+    pub(crate) timeout: Option<Duration>,
+    /// `None`: clients may be idle for ever.
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) keepalive: bool,
+    pub(crate) config: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     /// Requests in flight per connection; `None` for the server's own choice.
     pub(crate) threads: Option<u32>,
@@ -228,8 +285,26 @@ impl ServeOptions {
         args: impl IntoIterator<Item = S>,
     ) -> Result<ServeOptions, BadUsage> {
         let matches = command().no_binary_name(true).try_get_matches_from(args).map_err(of_clap)?;
-        Typed::from_arg_matches(&matches).map_err(of_clap)?.checked()
+        let mut typed = Typed::from_arg_matches(&matches).map_err(of_clap)?;
+        typed.words = super::argument_files::expand(typed.words).map_err(BadUsage)?;
+        typed.checked()
     }
+}
+
+/// Reads `--log`; `None` is the default.
+fn log_to(text: &str) -> Result<Option<LogTo>, BadUsage> {
+    Ok(Some(match text {
+        "default" => return Ok(None),
+        "stderr" => LogTo::Stderr,
+        "syslog" => LogTo::Syslog,
+        "null" => LogTo::Null,
+        path if path.starts_with('/') => LogTo::File(path.into()),
+        _ => {
+            let why =
+                "not one of stderr, syslog, null or default, or the path of a file, which begins with /";
+            return Err(BadUsage(format!("--log={text}: {why}")));
+        }
+    }))
 }
 
 /// The first paragraph of clap's message, without its "error: ".
@@ -242,7 +317,7 @@ fn of_clap(error: clap::Error) -> BadUsage {
 impl Typed {
     fn checked(self) -> Result<ServeOptions, BadUsage> {
         let what = self.what();
-        if what == What::Serve || what == What::DumpPlugin {
+        if matches!(what, What::Serve | What::Explain | What::DumpPlugin) {
             self.refuse_contradictions()?;
             self.refuse_unbuilt()?;
         }
@@ -256,18 +331,29 @@ impl Typed {
         let mask_handshake =
             number("mask-handshake", self.mask_handshake.as_ref())?.map(|mask| (mask & 0xffff) as u16);
         let threads = number("threads", self.threads.as_ref())?.filter(|threads| *threads > 0);
-        let log = self
-            .log
-            .as_ref()
-            .map(|to| LogTo::from_text(to).map_err(|wrong| BadUsage(format!("--log={to}: {}", wrong.0))))
-            .transpose()?;
+        let time = |option: &str, text: Option<&String>| -> Result<Option<Duration>, BadUsage> {
+            let parsed = |text: &String| match Delay::from_text(text) {
+                Ok(delay) => Ok(delay.duration()),
+                Err(wrong) => Err(BadUsage(format!("--{option}={text}: {}", wrong.0))),
+            };
+            text.map(parsed).transpose()
+        };
+        let timeout = time("timeout", self.timeout.as_ref())?;
+        // No limit is what there is without the option.
+        let idle_timeout = time("idle-timeout", self.idle_timeout.as_ref())?.filter(|limit| !limit.is_zero());
+        let log = self.log.as_deref().map(log_to).transpose()?.flatten();
+        let log_format = self.log_format.as_deref().unwrap_or("text");
+        let log_format = LogFormat::from_text(log_format)
+            .map_err(|wrong| BadUsage(format!("--log-format={log_format}: {}", wrong.0)))?;
         let debug = self.debug.iter().map(|text| DebugFlag::parse(text)).collect::<Result<_, _>>()?;
         let listen = self.listen()?;
+        let listen_option = self.listen_option();
         let mut words = self.words.into_iter();
         Ok(ServeOptions {
             what,
             foreground: self.foreground || self.exit_with_parent || self.run.is_some() || self.single,
             listen,
+            listen_option,
             filters: self.filter,
             plugin: words.next(),
             arguments: words.collect(),
@@ -275,6 +361,16 @@ impl Typed {
             export: self.exportname,
             verbose: self.verbose,
             log,
+            log_format,
+            name: self.name,
+            print_uri: self.print_uri,
+            user: self.user,
+            group: self.group,
+            selinux_label: self.selinux_label,
+            timeout,
+            idle_timeout,
+            keepalive: self.keepalive,
+            config: self.config,
             pid_file: self.pidfile,
             threads,
             run: self.run,
@@ -297,6 +393,7 @@ impl Typed {
             Typed { short_options: true, .. } => What::ShortOptions,
             Typed { long_options: true, .. } => What::LongOptions,
             Typed { dump_plugin: true, .. } => What::DumpPlugin,
+            Typed { explain: true, .. } => What::Explain,
             _ => What::Serve,
         }
     }
@@ -324,6 +421,32 @@ impl Typed {
                 "-s and --dump-plugin cannot be used together: standard output is the client's".into(),
             ));
         }
+        if self.single && self.print_uri {
+            return Err(BadUsage(
+                "-s and --print-uri cannot be used together: standard output is the client's".into(),
+            ));
+        }
+        if self.single && self.config.is_some() {
+            return Err(BadUsage(
+                "-s and --config cannot be used together: a file is for many clients".into(),
+            ));
+        }
+        if let Some(ipaddr) =
+            self.ipaddr.as_ref().filter(|_| self.vsock || self.unix.is_some() || self.single)
+        {
+            return Err(BadUsage(format!(
+                "-i {ipaddr} is for TCP: it goes with -p, not with -U, -s or --vsock"
+            )));
+        }
+        if self.config.is_some() {
+            let given = [("a plugin", !self.words.is_empty()), ("--filter", !self.filter.is_empty())];
+            return match given.iter().find(|(_, given)| *given) {
+                Some((what, _)) => Err(BadUsage(format!(
+                    "{what} and --config cannot be used together: the file says which plugins and filters there are"
+                ))),
+                None => Ok(()),
+            };
+        }
         if self.words.is_empty() {
             return Err(BadUsage(match self.dump_plugin {
                 true => "--dump-plugin needs a plugin; for facts about the server use --dump-config".into(),
@@ -338,18 +461,29 @@ impl Typed {
         // Explicitly no encryption is what there is.
         let tls = self.tls.as_deref().is_some_and(|when| bool::from_text(when) != Ok(false));
         let unbuilt = [
-            ("--group", self.group.is_some()),
-            ("--selinux-label", self.selinux_label.is_some()),
+            ("--metrics", self.metrics.is_some()),
             ("--tls", tls),
             ("--tls-certificates", self.tls_certificates.is_some()),
             ("--tls-psk", self.tls_psk.is_some()),
             ("--tls-verify-peer", self.tls_verify_peer),
-            ("--user", self.user.is_some()),
         ];
         match unbuilt.iter().find(|(_, given)| *given) {
             Some((option, _)) => Err(BadUsage(format!("not built yet: {option}"))),
             None => Ok(()),
         }
+    }
+
+    /// The option that says where to listen: none may, where the sockets are there already.
+    fn listen_option(&self) -> Option<&'static str> {
+        let given = [
+            ("-U", self.unix.is_some()),
+            ("-p", self.port.is_some()),
+            ("-i", self.ipaddr.is_some()),
+            ("-s", self.single),
+            ("--vsock", self.vsock),
+            ("--run", self.run.is_some()),
+        ];
+        given.iter().find(|(_, given)| *given).map(|(option, _)| *option)
     }
 
     fn listen(&self) -> Result<Listen, BadUsage> {

@@ -195,7 +195,46 @@ fn contradictions_are_told() {
     );
     assert!(refused("-s --run true null").starts_with("-s and --run cannot"));
     assert!(refused("-s --dump-plugin null").starts_with("-s and --dump-plugin cannot"));
+    assert!(refused("-s --print-uri null").starts_with("-s and --print-uri cannot"));
+    assert!(refused("-i ::1 -U - null").starts_with("-i ::1 is for TCP"));
+    assert!(refused("-i ::1 --vsock null").starts_with("-i ::1 is for TCP"));
+    assert!(refused("--config=x null").starts_with("a plugin and --config cannot"));
+    assert!(refused("--config=x --filter=cow").starts_with("--filter and --config cannot"));
+    assert!(refused("--config=x -s").starts_with("-s and --config cannot"));
     assert_eq!(parse("--vsock -p 5 null").listen, Listen::Vsock { port: 5 });
+}
+
+#[test]
+fn newer_options_are_known() {
+    let options = parse("--timeout=1.5s --idle-timeout=0 --keepalive --name=n --print-uri -u a -g b null");
+    assert_eq!((options.timeout, options.idle_timeout), (Some(Duration::from_millis(1500)), None));
+    assert!(options.keepalive && options.print_uri);
+    assert_eq!((options.user.as_deref(), options.group.as_deref()), (Some("a"), Some("b")));
+    assert_eq!(options.name.as_deref(), Some("n"));
+    assert_eq!(parse("--log=/x/y null").log, Some(LogTo::File("/x/y".into())));
+    assert_eq!(parse("--log=default null").log, None);
+    assert_eq!(parse("--log-format=json null").log_format, LogFormat::Json);
+    assert!(!parse("--no-structured-replies null").structured_replies);
+    assert!(!parse("--no-meta-contexts null").meta_contexts);
+    assert_eq!(parse("--selinux-label=x null").selinux_label.as_deref(), Some("x"));
+    let options = parse("--config=exports.toml -p 0");
+    assert_eq!((options.config, options.plugin), (Some("exports.toml".into()), None));
+    assert_eq!(parse("--explain null").what, What::Explain);
+}
+
+#[test]
+fn the_option_that_says_where_to_listen_is_known() {
+    for (line, option) in [
+        ("-p 1", "-p"),
+        ("-U -", "-U"),
+        ("-i ::1", "-i"),
+        ("-s", "-s"),
+        ("--run x", "--run"),
+        ("--vsock", "--vsock"),
+    ] {
+        assert_eq!(parse(&format!("{line} null")).listen_option, Some(option));
+    }
+    assert_eq!(parse("-4 null").listen_option, None);
 }
 
 #[test]
@@ -204,7 +243,10 @@ fn bad_values_name_the_option() {
     assert_eq!(refused("-p 99999 null"), "--port=99999: not a port number from 0 to 65535");
     assert_eq!(refused("-t abc null"), "--threads=abc: not a whole number such as 10, 0xa or 012");
     assert!(refused("--mask-handshake=x null").starts_with("--mask-handshake=x: not a whole number"));
-    assert_eq!(refused("--log=foo null"), "--log=foo: not one of stderr, syslog or null");
+    assert!(refused("--log=foo null").starts_with("--log=foo: not one of stderr, syslog, null or default"));
+    assert_eq!(refused("--log-format=x null"), "--log-format=x: not one of text or json");
+    assert_eq!(refused("--timeout=x null"), "--timeout=x: not a time such as 2, 1.5s or 50ms");
+    assert_eq!(refused("--idle-timeout=-1 null"), "--idle-timeout=-1: a time cannot be negative");
     for flag in ["foo", "foo=1", "foo.=1", ".x=1", "foo.x=y"] {
         assert!(refused(&format!("-D {flag} null")).contains("must have the format NAME.FLAG=N"), "{flag}");
     }
@@ -216,9 +258,7 @@ fn bad_values_name_the_option() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    for line in
-        ["--tls=require", "--tls-psk=x", "--tls-certificates x", "--tls-verify-peer", "-u nobody", "-g 1"]
-    {
+    for line in ["--tls=require", "--tls-psk=x", "--tls-certificates x", "--tls-verify-peer"] {
         let refused = refused(&format!("{line} null"));
         assert!(refused.starts_with("not built yet: --"), "{refused}");
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the command is told about the server.
@@ -95,17 +95,19 @@ enum State {
 }
 
 impl Running {
-    /// Runs the command to its end.
-    pub(crate) fn run(&self, mut shell: Command) -> io::Result<ExitStatus> {
-        let mut child = {
-            let mut state = self.lock();
-            if matches!(*state, State::Over) {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "the server was told to end"));
-            }
-            let child = shell.spawn()?;
-            *state = State::Runs(Pid::from_child(&child));
-            child
-        };
+    /// Starts the command.
+    pub(crate) fn start(&self, mut shell: Command) -> io::Result<Child> {
+        let mut state = self.lock();
+        if matches!(*state, State::Over) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the server was told to end"));
+        }
+        let child = shell.spawn()?;
+        *state = State::Runs(Pid::from_child(&child));
+        Ok(child)
+    }
+
+    /// Waits for the end of the command that was started.
+    pub(crate) fn wait(&self, mut child: Child) -> io::Result<ExitStatus> {
         // Its number must not be used after it was reaped: first wait, then forget the number, then reap.
         let ended = rustix::process::waitid(
             WaitId::Pid(Pid::from_child(&child)),
@@ -186,16 +188,14 @@ mod tests {
     fn a_running_command_can_be_ended_and_a_later_one_does_not_begin() {
         let running = Running::default();
         let status = std::thread::scope(|scope| {
-            let run = scope.spawn(|| running.run(shell(&Variables::default(), "exec sleep 60")));
-            while !matches!(*running.lock(), State::Runs(_)) {
-                std::thread::yield_now();
-            }
+            let child = running.start(shell(&Variables::default(), "exec sleep 60")).unwrap();
+            let run = scope.spawn(|| running.wait(child));
             running.end();
             run.join().unwrap().unwrap()
         });
         assert_eq!(exit_code(status), 128 + 15);
         running.end();
-        assert!(running.run(shell(&Variables::default(), "true")).is_err());
+        assert!(running.start(shell(&Variables::default(), "true")).is_err());
     }
 
     #[test]

@@ -5,27 +5,52 @@ use disk::{Backend, FilterEntry, PluginEntry, registry::About};
 use params::{Args, Param, ParamError};
 use std::sync::Arc;
 
-/// What a command line names, found in the registries.
+/// What a command line or a file names, found in the registries.
 pub(crate) struct Stack {
     plugin: Option<&'static PluginEntry>,
     /// Outermost (nearest to the client) first.
-    filters: Vec<&'static FilterEntry>,
+    filters: Vec<FilterUse>,
+}
+
+/// A filter in its place, with parameters that are meant for it alone.
+struct FilterUse {
+    entry: &'static FilterEntry,
+    own: Vec<(String, String)>,
+}
+
+/// Wraps, or only looks at, what each component made: with the plugin's name and the component's.
+pub(crate) type Layer<'a> = &'a dyn Fn(&'static str, &'static str, Arc<dyn Backend>) -> Arc<dyn Backend>;
+
+/// Each component's arguments.
+#[derive(Clone)]
+pub(crate) struct Shares {
+    pub(crate) plugin: Args,
+    /// In the order of the filters.
+    pub(crate) filters: Vec<Args>,
 }
 
 impl Stack {
     /// Finds the plugin (if one is named) and the filters. The error is a sentence.
     pub(crate) fn find(options: &ServeOptions) -> Result<Stack, String> {
-        let plugin = |name: &String| {
+        Stack::of(options.plugin.as_deref(), options.filters.iter().map(|name| (name.as_str(), Vec::new())))
+    }
+
+    /// As [`Stack::find`], of names; each filter, outermost first, with parameters of its own.
+    pub(crate) fn of<'n>(
+        plugin: Option<&'n str>,
+        filters: impl IntoIterator<Item = (&'n str, Vec<(String, String)>)>,
+    ) -> Result<Stack, String> {
+        let find_plugin = |name: &str| {
             plugins::find(name)
                 .ok_or_else(|| unknown("plugin", name, plugins::PLUGINS.iter().map(|p| p.about)))
         };
-        let filter = |name: &String| {
-            filters::find(name)
-                .ok_or_else(|| unknown("filter", name, filters::FILTERS.iter().map(|f| f.about)))
+        let find_filter = |(name, own): (&str, Vec<(String, String)>)| match filters::find(name) {
+            Some(entry) => Ok(FilterUse { entry, own }),
+            None => Err(unknown("filter", name, filters::FILTERS.iter().map(|f| f.about))),
         };
         Ok(Stack {
-            plugin: options.plugin.as_ref().map(plugin).transpose()?,
-            filters: options.filters.iter().map(filter).collect::<Result<_, _>>()?,
+            plugin: plugin.map(find_plugin).transpose()?,
+            filters: filters.into_iter().map(find_filter).collect::<Result<_, _>>()?,
         })
     }
 
@@ -36,7 +61,7 @@ impl Stack {
 
     /// What the filters are, outermost first.
     pub(crate) fn filters(&self) -> impl Iterator<Item = About> {
-        self.filters.iter().map(|filter| filter.about)
+        self.filters.iter().map(|filter| filter.entry.about)
     }
 
     /// What all components are, outermost first, the plugin last.
@@ -44,20 +69,33 @@ impl Stack {
         self.filters().chain(self.plugin.map(|plugin| plugin.about))
     }
 
-    /// Gives each component its parameters and starts them, the plugin first. `layer` may wrap what each one made.
-    ///
-    /// A key that several components declare belongs to the outermost of them. The error is a sentence.
-    pub(crate) fn start(
-        &self,
-        arguments: &[String],
-        layer: impl Fn(&'static str, Arc<dyn Backend>) -> Arc<dyn Backend>,
-    ) -> Result<Arc<dyn Backend>, String> {
+    /// Gives each component the arguments that it declares; a key that several declare belongs to the outermost of
+    /// them. The plugin's share is all that is left. The error is a sentence.
+    pub(crate) fn share(&self, arguments: &[String]) -> Result<Shares, String> {
         let plugin = self.plugin.ok_or("no plugin is given: try --help")?;
         let magic = Args::magic_key(plugin.about.params);
         let mut rest = Args::from_cli(arguments, magic).map_err(|error| error.to_string())?;
-        let filters: Vec<_> =
-            self.filters.iter().map(|filter| (filter, rest.split(filter.about.params))).collect();
+        let mut filters = Vec::with_capacity(self.filters.len());
+        for FilterUse { entry, own } in &self.filters {
+            let about = entry.about;
+            let shared = rest.split(about.params);
+            let mut foreign = Args::new(own.iter().cloned());
+            let own = foreign.split(about.params);
+            let table: &[Param] = about.params;
+            foreign
+                .finish(&[(about.name, table)])
+                .map_err(|error| format!("filter {}: {error}", about.name))?;
+            // The filter's own come later, so that they win.
+            let pairs = shared.iter().chain(own.iter()).map(|arg| (arg.key.clone(), arg.value.clone()));
+            filters.push(Args::new(pairs));
+        }
+        Ok(Shares { plugin: rest, filters })
+    }
 
+    /// Gives each component its parameters and starts them, the plugin first. The error is a sentence.
+    pub(crate) fn start(&self, arguments: &[String], layer: Layer<'_>) -> Result<Arc<dyn Backend>, String> {
+        let Shares { plugin: mut rest, filters } = self.share(arguments)?;
+        let plugin = self.plugin.ok_or("no plugin is given: try --help")?;
         let tables: Vec<(&str, &[Param])> =
             self.components().map(|about| (about.name, about.params)).collect();
         let started = plugin.start(&mut rest);
@@ -68,10 +106,10 @@ impl Stack {
             _ => error.to_string(),
         })?;
         unknown.map_err(|error| error.to_string())?;
-        backend = layer(plugin.about.name, backend);
-        for (filter, mut args) in filters.into_iter().rev() {
-            backend = filter.start(&mut args, backend).map_err(|error| error.to_string())?;
-            backend = layer(filter.about.name, backend);
+        backend = layer(plugin.about.name, plugin.about.name, backend);
+        for (filter, mut args) in self.filters.iter().zip(filters).rev() {
+            backend = filter.entry.start(&mut args, backend).map_err(|error| error.to_string())?;
+            backend = layer(plugin.about.name, filter.entry.about.name, backend);
         }
         Ok(backend)
     }
@@ -91,12 +129,26 @@ mod tests {
 
     fn start(line: &[&str]) -> Result<Arc<dyn Backend>, String> {
         let options = ServeOptions::parse(line).unwrap();
-        Stack::find(&options)?.start(&options.arguments, |_, backend| backend)
+        Stack::find(&options)?.start(&options.arguments, &|_, _, backend| backend)
     }
 
     #[test]
     fn arguments_reach_the_component_that_declares_them() {
         start(&["--filter=offset", "memory", "offset=512", "1M"]).unwrap();
+    }
+
+    #[test]
+    fn a_filters_own_parameters_are_for_it_alone() {
+        let own = |value: &str| vec![("offset".to_owned(), value.to_owned())];
+        let arguments = ["1M".to_owned()];
+        let start = |filters: Vec<(&'static str, Vec<_>)>| {
+            Stack::of(Some("memory"), filters)?.start(&arguments, &|_, _, backend| backend)
+        };
+        let backend = start(vec![("offset", own("512")), ("offset", own("1K"))]).unwrap();
+        let disk = backend.open(&disk::Client::default()).wait().unwrap();
+        assert_eq!(disk.facts().size, (1 << 20) - 512 - 1024);
+        let error = start(vec![("offset", vec![("ofset".into(), "1".into())])]).err().unwrap();
+        assert_eq!(error, "filter offset: unknown parameter 'ofset': did you mean offset= of offset?");
     }
 
     #[test]

@@ -8,40 +8,46 @@ use disk::shapes::{
 use disk::{Backend, Client, Disk, Io};
 use std::sync::Arc;
 
-/// `next`, the backend of component `name`, with a line for every request to it.
+/// `next`, the backend of component `name` over (or in) `plugin`, with a line for every request to it.
 pub(crate) fn backend(
     name: &'static str,
+    plugin: &'static str,
     next: Arc<dyn Backend>,
-    messages: Arc<Messages>,
+    messages: Messages,
 ) -> Arc<dyn Backend> {
-    Arc::new(Traced { name, next, messages })
+    Arc::new(Traced { name, plugin, next, messages })
 }
 
 struct Traced {
     name: &'static str,
+    plugin: &'static str,
     next: Arc<dyn Backend>,
-    messages: Arc<Messages>,
+    messages: Messages,
+}
+
+impl Traced {
+    /// Where lines about a connection come from, as nbdkit has it.
+    fn at(&self, connection: u64) -> String {
+        format!("{}[{connection}]", self.plugin)
+    }
 }
 
 impl Backend for Traced {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         let Traced { name, messages, .. } = self;
-        messages.debug(&format!(
-            "{name}[{}]: {name}: open readonly={} exportname=\"{}\" tls={}",
-            client.connection,
-            i32::from(client.read_only),
-            client.export,
-            i32::from(client.tls),
-        ));
+        let at = self.at(client.connection);
+        let (read_only, tls) = (i32::from(client.read_only), i32::from(client.tls));
+        let export = client.export;
+        messages.call(&at, &format!("{name}: open readonly={read_only} exportname=\"{export}\" tls={tls}"));
         Io::later(async move {
             let disk = self.next.open(client).await?;
-            let requests = Requests { name, connection: client.connection, messages: messages.clone() };
+            let requests = Requests { name, at, messages: messages.clone() };
             Ok(Arc::new(Around::new(requests, disk)) as Arc<dyn Disk>)
         })
     }
 
     fn disconnected(&self, connection: u64) {
-        self.messages.debug(&format!("{0}[{connection}]: {0}: close", self.name));
+        self.messages.call(&self.at(connection), &format!("{}: close", self.name));
         self.next.disconnected(connection);
     }
 
@@ -52,8 +58,8 @@ impl Backend for Traced {
 
 struct Requests {
     name: &'static str,
-    connection: u64,
-    messages: Arc<Messages>,
+    at: String,
+    messages: Messages,
 }
 
 impl EveryRequest for Requests {
@@ -71,7 +77,7 @@ impl EveryRequest for Requests {
             OpKind::Cache => "cache",
             OpKind::Extents => "extents",
         };
-        let mut line = format!("{0}[{1}]: {0}: {what}", self.name, self.connection);
+        let mut line = format!("{}: {what}", self.name);
         if op.kind != OpKind::Flush {
             line += &format!(" count={} offset={}", op.range.len, op.range.start);
         }
@@ -81,7 +87,7 @@ impl EveryRequest for Requests {
         if op.fua {
             line += " fua=1";
         }
-        self.messages.debug(&line);
+        self.messages.call(&self.at, &line);
         call()
     }
 }
