@@ -210,8 +210,11 @@ async fn forget(model: &mut Model, disk: &dyn Disk, step: &Step) {
 
 fn check(model: &mut Model, disk: &dyn Disk, step: &Step, outcome: Outcome) {
     match (step, outcome) {
-        // What was cut off cannot be written beyond; the model stays as it is, and the disk must, too.
-        (Step::Write { .. }, Err(e)) if e.errno() == Errno::NOSPC => {}
+        // Nothing but zeroes can be written where a filter made the disk larger. A layer above may have cut the write in
+        // pieces, of which some were written.
+        (Step::Write { at, data, .. }, Err(e)) if e.errno() == Errno::NOSPC => {
+            model.adopt(disk, Range::new(*at, data.len()), Some(&data.to_vec()));
+        }
         (step, outcome) => model.check(disk, step, outcome),
     }
 }
