@@ -10,7 +10,7 @@ use std::{ffi::OsString, num::NonZeroUsize};
     infer_long_args = true,
     args_override_self = true,
     disable_version_flag = true,
-    override_usage = "diskpipe copy [OPTIONS] SOURCE DESTINATION",
+    bin_name = "diskpipe copy",
     after_help = "SOURCE and DESTINATION are - | FILE | DEVICE | NBD-URI | [ COMMAND ARGUMENT... ]; \
                   DESTINATION may also be null:"
 )]

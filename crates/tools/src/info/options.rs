@@ -10,7 +10,7 @@ use std::ffi::OsString;
     infer_long_args = true,
     args_override_self = true,
     disable_version_flag = true,
-    override_usage = "diskpipe info [OPTIONS] SERVER",
+    bin_name = "diskpipe info",
     after_help = "SERVER is NBD-URI | [ COMMAND ARGUMENT... ]"
 )]
 pub(crate) struct Options {
