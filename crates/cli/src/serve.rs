@@ -27,6 +27,7 @@ use messages::Messages;
 use notify::Manager;
 use options::{Listen, ServeOptions, What};
 use server::Server;
+use server::metrics::{Endpoint, Metrics};
 use source::Source;
 use stack::Stack;
 use std::ffi::OsString;
@@ -133,7 +134,12 @@ impl Starting {
         }
         warn_of_flags(options, stack, &self.messages);
         let source = Source::start(options, stack, &self.messages)?;
-        let backend = source.backend();
+        let endpoint = options.metrics.as_deref().map(Endpoint::open).transpose().context("--metrics")?;
+        let metrics = endpoint.map(|endpoint| (endpoint, Arc::new(Metrics::new())));
+        let backend = match &metrics {
+            Some((_, metrics)) => metrics.over(source.backend()),
+            None => source.backend(),
+        };
         backend.get_ready().map_err(|error| anyhow!("{error}"))?;
         // As any server's: files that it makes are not for everybody to write.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -144,7 +150,7 @@ impl Starting {
             }
             let pid_file = self.make_pid_file()?;
             let server = Arc::new(make_server(options, backend.clone(), &self.messages)?);
-            self.begin(&source, &server, pid_file)?;
+            self.begin(&source, &server, pid_file, metrics)?;
             server.serve_stream(stream);
             backend.finish();
             return Ok(ExitCode::SUCCESS);
@@ -159,7 +165,7 @@ impl Starting {
         // Before the user changes: the command is the user's own.
         let shell = options.run.as_ref().map(|text| run::shell(&place.variables(&options.export), text));
         let child = shell.map(|shell| self.command.start(shell).context("cannot run a shell")).transpose()?;
-        if let Err(error) = self.begin(&source, &server, pid_file) {
+        if let Err(error) = self.begin(&source, &server, pid_file, metrics) {
             self.command.end();
             return Err(error);
         }
@@ -230,7 +236,13 @@ impl Starting {
     }
 
     /// In the process that serves: threads may be started, signals end it, and its number is written down.
-    fn begin(&self, source: &Source, server: &Server, pid_file: Option<File>) -> Result<()> {
+    fn begin(
+        &self,
+        source: &Source,
+        server: &Server,
+        pid_file: Option<File>,
+        metrics: Option<(Endpoint, Arc<Metrics>)>,
+    ) -> Result<()> {
         if self.options.swap {
             use rustix::mm::{MlockAllFlags, mlockall};
             mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
@@ -239,6 +251,12 @@ impl Starting {
         self.watch_signals(source, server)?;
         self.identity.take_on()?;
         source.backend().after_fork().map_err(|error| anyhow!("{error}"))?;
+        if let Some((endpoint, metrics)) = metrics {
+            if let Some(port) = endpoint.port() {
+                self.messages.info(&format!("metrics are at http://localhost:{port}/metrics"));
+            }
+            endpoint.start(metrics).context("--metrics")?;
+        }
         if let Some(mut file) = pid_file {
             writeln!(file, "{}", std::process::id()).context("-P: cannot write the process id")?;
         }

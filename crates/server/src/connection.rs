@@ -28,6 +28,14 @@ pub(crate) fn serve(
         tls: false,
         peer: peer(stream),
     };
+    // Whatever is told on this thread from now on carries it.
+    let span = tracing::error_span!(
+        "connection",
+        number,
+        peer = %Shown(&client.peer),
+        export = tracing::field::Empty
+    );
+    let _inside = span.enter();
     let served = catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, clock)));
     let log = &options.log;
     match served {
@@ -64,6 +72,7 @@ fn converse(
     };
     clock.end();
     let Agreed { negotiated, disk, facts, first } = agreed;
+    tracing::Span::current().record("export", negotiated.export.as_str());
     options.log.debug(&format!(
         "connection {}: export {:?}, {} bytes, flags {}",
         client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
@@ -78,6 +87,21 @@ fn converse(
         Err(Broken::Idle) => {
             let limit = options.idle_limit.unwrap_or_default().as_secs_f32();
             Err(format!("cut off, because nothing was heard of the client for {limit} seconds"))
+        }
+    }
+}
+
+/// Where a client comes from, in a few letters.
+struct Shown<'a>(&'a Peer);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Peer::Unknown => f.write_str("unknown"),
+            Peer::Ip(address) => address.fmt(f),
+            Peer::Unix { pid: Some(pid), .. } => write!(f, "unix:{pid}"),
+            Peer::Unix { .. } => f.write_str("unix"),
+            Peer::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
         }
     }
 }

@@ -20,7 +20,11 @@ pub(crate) struct Explained {
 
 /// Explains what the command line names.
 pub(crate) fn command_line(options: &ServeOptions, stack: &Stack) -> Explained {
-    explain(stack, &options.arguments, &options.export, options.read_only)
+    let mut explained = explain(stack, &options.arguments, &options.export, options.read_only);
+    if explained.served {
+        explained.text += &exports(options, stack);
+    }
+    explained
 }
 
 /// Explains every export of a file.
@@ -175,7 +179,17 @@ fn clients_see(backend: &dyn Backend, client: &Client<'_>, facts: &Facts) -> Str
     let _ = writeln!(text, "{}", if abilities.is_empty() { "be read" } else { &abilities });
     let _ = writeln!(text, "blocks: {}", blocks(facts));
     let _ = writeln!(text, "thread model: {}", backend.thread_model());
-    match backend.exports(&Client { export: "", ..client.clone() }).wait() {
+    if client.read_only {
+        text.push_str("read-only, because that was asked for\n");
+    }
+    text
+}
+
+/// What a list shows.
+fn exports(options: &ServeOptions, stack: &Stack) -> String {
+    let Ok(backend) = stack.start(&options.arguments, &|_, _, backend| backend) else { return String::new() };
+    let mut text = String::new();
+    match backend.exports(&Client { read_only: options.read_only, ..Client::default() }).wait() {
         Ok(exports) => {
             for export in exports {
                 let description = export.description.map(|text| format!(": {text}")).unwrap_or_default();

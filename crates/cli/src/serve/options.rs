@@ -249,6 +249,8 @@ pub(crate) struct ServeOptions {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) keepalive: bool,
     pub(crate) config: Option<PathBuf>,
+    /// Where Prometheus asks, as it was typed.
+    pub(crate) metrics: Option<String>,
     pub(crate) pid_file: Option<PathBuf>,
     /// Requests in flight per connection; `None` for the server's own choice.
     pub(crate) threads: Option<u32>,
@@ -371,6 +373,7 @@ impl Typed {
             idle_timeout,
             keepalive: self.keepalive,
             config: self.config,
+            metrics: self.metrics,
             pid_file: self.pidfile,
             threads,
             run: self.run,
@@ -461,7 +464,6 @@ impl Typed {
         // Explicitly no encryption is what there is.
         let tls = self.tls.as_deref().is_some_and(|when| bool::from_text(when) != Ok(false));
         let unbuilt = [
-            ("--metrics", self.metrics.is_some()),
             ("--tls", tls),
             ("--tls-certificates", self.tls_certificates.is_some()),
             ("--tls-psk", self.tls_psk.is_some()),
