@@ -2,7 +2,7 @@
 //!
 //! Everything here is synchronous and takes `&self`, so that one thread may receive while another sends.
 //! A [`Stream`] never changes its descriptor to non-blocking mode: each call says by [`Wait`] whether it may
-//! sleep. All descriptors are close-on-exec.
+//! sleep. All descriptors are close-on-exec. A stream may go on encrypted: see [`tls`].
 
 #![deny(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod listener;
 #[allow(unsafe_code)]
 mod raw;
 mod stream;
+pub mod tls;
 
 pub use activation::{Child, listen_fds, socket_activation};
 pub use address::{Address, Peer};

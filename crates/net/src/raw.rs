@@ -6,7 +6,7 @@ use crate::stream::{Kind, PIPE_PIECE, Stream, Wait, piped};
 use rustix::event::PollFlags;
 use std::{
     ffi::{CString, OsStr, c_char, c_int},
-    io,
+    io::{self, IoSlice, IoSliceMut},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, process::CommandExt},
@@ -28,6 +28,50 @@ pub struct RawIoVec {
 const _: () = assert!(size_of::<RawIoVec>() == size_of::<libc::iovec>());
 const _: () = assert!(std::mem::offset_of!(RawIoVec, len) == std::mem::offset_of!(libc::iovec, iov_len));
 
+/// Pieces that are readable as long as this lives; their bytes may change meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) struct Readable<'a>(&'a [RawIoVec]);
+
+/// Pieces that are writable as long as this lives, and into which nobody uses a reference.
+#[derive(Clone, Copy)]
+pub(crate) struct Writable<'a>(&'a [RawIoVec]);
+
+impl<'a> Readable<'a> {
+    pub(crate) fn of(slices: &'a [IoSlice<'_>]) -> Self {
+        // SAFETY: an IoSlice is laid out as an iovec, by its documentation, and so is a RawIoVec, as asserted below.
+        Readable(unsafe { std::slice::from_raw_parts(slices.as_ptr().cast(), slices.len()) })
+    }
+
+    /// # Safety
+    /// They are readable until the borrow ends.
+    unsafe fn promised(pieces: &'a [RawIoVec]) -> Self {
+        Readable(pieces)
+    }
+
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    pub(crate) fn as_raw(self) -> &'a [RawIoVec] {
+        self.0
+    }
+}
+
+impl<'a> Writable<'a> {
+    pub(crate) fn of(slices: &'a mut [IoSliceMut<'_>]) -> Self {
+        // SAFETY: as in `Readable::of`; the slices are borrowed for as long as this lives.
+        Writable(unsafe { std::slice::from_raw_parts(slices.as_ptr().cast(), slices.len()) })
+    }
+
+    /// # Safety
+    /// They are writable until the borrow ends, and nobody uses a reference into them.
+    unsafe fn promised(pieces: &'a [RawIoVec]) -> Self {
+        Writable(pieces)
+    }
+
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    pub(crate) fn as_raw(self) -> &'a [RawIoVec] {
+        self.0
+    }
+}
+
 /// The kernel takes at most this many pieces in one message.
 pub(crate) const MAX_PIECES: usize = 1024;
 
@@ -41,6 +85,10 @@ impl Stream {
     /// # Errors
     /// As [`Stream::send_vectored`].
     pub unsafe fn send_raw(&self, from: &[RawIoVec], wait: Wait) -> io::Result<usize> {
+        if let Some(tls) = self.tls.get() {
+            // SAFETY: the caller's promise.
+            return tls.send(&self.kind, unsafe { Readable::promised(from) }, wait);
+        }
         match &self.kind {
             // SAFETY: the caller's promise.
             Kind::Socket(fd) => unsafe { send(fd.as_fd(), from, wait) },
@@ -62,6 +110,10 @@ impl Stream {
     /// # Errors
     /// As [`Stream::recv`].
     pub unsafe fn recv_raw(&self, into: &[RawIoVec], wait: Wait) -> io::Result<usize> {
+        if let Some(tls) = self.tls.get() {
+            // SAFETY: the caller's promise.
+            return tls.recv(&self.kind, unsafe { Writable::promised(into) }, wait);
+        }
         match &self.kind {
             // SAFETY: the caller's promise.
             Kind::Socket(fd) => unsafe { recv(fd.as_fd(), into, wait) },

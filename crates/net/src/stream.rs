@@ -2,7 +2,8 @@
 
 use crate::{
     address::Peer,
-    raw::{self, MAX_PIECES},
+    raw::{self, MAX_PIECES, Readable, Writable},
+    tls::{self, Session, TlsFacts},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -12,6 +13,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -39,6 +41,8 @@ pub enum How {
 #[derive(Debug)]
 pub struct Stream {
     pub(crate) kind: Kind,
+    /// Once encryption has begun.
+    pub(crate) tls: OnceLock<Box<Session>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +76,7 @@ impl Stream {
             }
         }
         rustix::io::ioctl_fionbio(&socket, false)?;
-        Ok(Stream { kind: Kind::Socket(socket) })
+        Ok(Stream { kind: Kind::Socket(socket), tls: OnceLock::new() })
     }
 
     /// A connected socket that this process was started with, by its number. It can be taken once.
@@ -100,7 +104,7 @@ impl Stream {
         if is_socket && a.st_dev == b.st_dev && a.st_ino == b.st_ino {
             return Stream::from_socket(input);
         }
-        Ok(Stream { kind: Kind::Pair { input, output } })
+        Ok(Stream { kind: Kind::Pair { input, output }, tls: OnceLock::new() })
     }
 
     /// Two connected unix sockets, close-on-exec.
@@ -118,19 +122,9 @@ impl Stream {
     /// `WouldBlock` when nothing is there and `wait` forbids to sleep; else what the system says.
     #[inline]
     pub fn recv(&self, into: &mut [u8], wait: Wait) -> io::Result<usize> {
-        match &self.kind {
-            Kind::Socket(fd) => {
-                let flags = if wait == Wait::DontWait { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-                loop {
-                    match rustix::net::recv(fd, &mut *into, flags) {
-                        Err(rustix::io::Errno::INTR) => {}
-                        other => return Ok(other?.0),
-                    }
-                }
-            }
-            Kind::Pair { input, .. } => {
-                piped(input.as_fd(), PollFlags::IN, wait, || Ok(rustix::io::read(input, &mut *into)?))
-            }
+        match self.tls.get() {
+            None => self.kind.recv(into, wait),
+            Some(tls) => tls.recv(&self.kind, Writable::of(&mut [IoSliceMut::new(into)]), wait),
         }
     }
 
@@ -139,6 +133,9 @@ impl Stream {
     /// # Errors
     /// As [`Stream::recv`].
     pub fn recv_vectored(&self, into: &mut [IoSliceMut<'_>], wait: Wait) -> io::Result<usize> {
+        if let Some(tls) = self.tls.get() {
+            return tls.recv(&self.kind, Writable::of(into), wait);
+        }
         match &self.kind {
             Kind::Socket(fd) => {
                 let flags = if wait == Wait::DontWait { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
@@ -157,37 +154,15 @@ impl Stream {
     }
 
     /// Send from several pieces, in order; returns how many bytes were taken. Never raises SIGPIPE on a
-    /// socket.
+    /// socket. What was not taken must be the beginning of what is sent next: over TLS it may be encrypted already.
     ///
     /// # Errors
     /// `WouldBlock` when there is no room and `wait` forbids to sleep; else what the system says.
     #[inline]
     pub fn send_vectored(&self, from: &[IoSlice<'_>], wait: Wait) -> io::Result<usize> {
-        let from = &from[..from.len().min(MAX_PIECES)];
-        match &self.kind {
-            Kind::Socket(fd) => {
-                let mut flags = SendFlags::NOSIGNAL;
-                if wait == Wait::DontWait {
-                    flags |= SendFlags::DONTWAIT;
-                }
-                loop {
-                    let sent = match from {
-                        [one] => rustix::net::send(fd, one, flags),
-                        _ => rustix::net::sendmsg(fd, from, &mut SendAncillaryBuffer::default(), flags),
-                    };
-                    match sent {
-                        Err(rustix::io::Errno::INTR) => {}
-                        other => return Ok(other?),
-                    }
-                }
-            }
-            Kind::Pair { output, .. } => piped(output.as_fd(), PollFlags::OUT, wait, || {
-                if wait == Wait::Block {
-                    return Ok(rustix::io::writev(output, from)?);
-                }
-                let Some(piece) = from.iter().find(|piece| !piece.is_empty()) else { return Ok(0) };
-                Ok(rustix::io::write(output, &piece[..piece.len().min(PIPE_PIECE)])?)
-            }),
+        match self.tls.get() {
+            None => self.kind.send(from, wait),
+            Some(tls) => tls.send(&self.kind, Readable::of(from), wait),
         }
     }
 
@@ -205,11 +180,45 @@ impl Stream {
         Ok(())
     }
 
-    /// Close one direction or both. Pipes close only with the stream: for them this does nothing.
+    /// Go on encrypted, as the server: the handshake is run now. Nothing else may be received or sent meanwhile.
+    ///
+    /// # Errors
+    /// A sentence: the client speaks no TLS, cannot prove who it is, does not trust this end, or went away.
+    pub fn accept_tls(&self, server: &tls::Server) -> io::Result<&TlsFacts> {
+        self.set_tls(server.handshake(&self.kind)?)
+    }
+
+    /// Go on encrypted, as the client: the handshake is run now. Nothing else may be received or sent meanwhile. `host` is the
+    /// name or address that the server's certificate must have, where the settings of `client` name no other.
+    ///
+    /// # Errors
+    /// A sentence: the server speaks no TLS, is not to be trusted (and why), does not trust this end, or went away.
+    pub fn begin_tls(&self, client: &tls::Client, host: Option<&str>) -> io::Result<&TlsFacts> {
+        self.set_tls(client.handshake(&self.kind, host)?)
+    }
+
+    fn set_tls(&self, session: Session) -> io::Result<&TlsFacts> {
+        let again = |_| io::Error::new(io::ErrorKind::AlreadyExists, "the stream is encrypted already");
+        self.tls.set(Box::new(session)).map_err(again)?;
+        self.tls().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// What is known of the encryption, if there is any.
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.get().map(|tls| tls.facts())
+    }
+
+    /// Close one direction or both. Pipes close only with the stream: for them this does nothing. Over TLS the peer is told
+    /// first, if there is room for that, when the direction to it is closed.
     ///
     /// # Errors
     /// What the system says; a peer that is already gone is not an error.
     pub fn shutdown(&self, how: How) -> io::Result<()> {
+        if how != How::Read
+            && let Some(tls) = self.tls.get()
+        {
+            tls.say_goodbye(&self.kind);
+        }
         let Kind::Socket(fd) = &self.kind else { return Ok(()) };
         let how = match how {
             How::Read => Shutdown::Read,
@@ -273,6 +282,65 @@ impl Stream {
         match &self.kind {
             Kind::Socket(fd) => fd.as_fd(),
             Kind::Pair { output, .. } => output.as_fd(),
+        }
+    }
+}
+
+impl Kind {
+    #[inline]
+    pub(crate) fn recv(&self, into: &mut [u8], wait: Wait) -> io::Result<usize> {
+        match self {
+            Kind::Socket(fd) => {
+                let flags = if wait == Wait::DontWait { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+                loop {
+                    match rustix::net::recv(fd, &mut *into, flags) {
+                        Err(rustix::io::Errno::INTR) => {}
+                        other => return Ok(other?.0),
+                    }
+                }
+            }
+            Kind::Pair { input, .. } => {
+                piped(input.as_fd(), PollFlags::IN, wait, || Ok(rustix::io::read(input, &mut *into)?))
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn send(&self, from: &[IoSlice<'_>], wait: Wait) -> io::Result<usize> {
+        let from = &from[..from.len().min(MAX_PIECES)];
+        match self {
+            Kind::Socket(fd) => {
+                let mut flags = SendFlags::NOSIGNAL;
+                if wait == Wait::DontWait {
+                    flags |= SendFlags::DONTWAIT;
+                }
+                loop {
+                    let sent = match from {
+                        [one] => rustix::net::send(fd, one, flags),
+                        _ => rustix::net::sendmsg(fd, from, &mut SendAncillaryBuffer::default(), flags),
+                    };
+                    match sent {
+                        Err(rustix::io::Errno::INTR) => {}
+                        other => return Ok(other?),
+                    }
+                }
+            }
+            Kind::Pair { output, .. } => piped(output.as_fd(), PollFlags::OUT, wait, || {
+                if wait == Wait::Block {
+                    return Ok(rustix::io::writev(output, from)?);
+                }
+                let Some(piece) = from.iter().find(|piece| !piece.is_empty()) else { return Ok(0) };
+                Ok(rustix::io::write(output, &piece[..piece.len().min(PIPE_PIECE)])?)
+            }),
+        }
+    }
+}
+
+/// A peer over TLS is told, also when nobody called [`Stream::shutdown`].
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(tls) = self.tls.get() {
+            tls.say_goodbye(&self.kind);
         }
     }
 }
