@@ -33,7 +33,7 @@ pub(crate) fn negotiate(
     if options.oldstyle {
         return oldstyle(stream, backend, options, client).map(Some);
     }
-    let mut opener = Opener { backend, options, client, opened: None };
+    let mut opener = Opener { backend, options, client: client.clone(), opened: None };
     let mut machine = ServerHandshake::new(options.policy.clone());
     // On the stack, whose pages stay with the connection for good.
     let mut room = [0; 1024];
@@ -54,8 +54,21 @@ pub(crate) fn negotiate(
             Event::List => opener.list(&mut machine),
             Event::Export { name, purpose, .. } => opener.export(&mut machine, &name, purpose),
             Event::MetaContexts { export, .. } => opener.contexts(&mut machine, &export),
-            // The policy has TLS off: STARTTLS was answered with an error already.
-            Event::StartTls => return Err(Broken::Protocol("TLS is not set up".into())),
+            Event::StartTls => {
+                let Some(tls) = &options.tls else {
+                    return Err(Broken::Protocol("the server promised TLS, but has no keys for it".into()));
+                };
+                let facts = stream.accept_tls(tls)?;
+                options.log.debug(&format!(
+                    "connection {}: {} with {}, client {}",
+                    client.connection,
+                    facts.version,
+                    facts.cipher,
+                    facts.peer.as_deref().unwrap_or("unknown")
+                ));
+                opener.encrypted();
+                machine.tls_started().map_err(|e| Broken::Protocol(e.to_string()))?;
+            }
             Event::Aborted => return Ok(None),
             Event::Ready(negotiated) => {
                 let Some((_, disk, facts)) = opener.opened else {
@@ -70,16 +83,26 @@ pub(crate) fn negotiate(
 struct Opener<'a> {
     backend: &'a dyn Backend,
     options: &'a Options,
-    client: &'a Client<'a>,
+    client: Client<'a>,
     /// The export opened last, kept for the GO that follows an INFO or a question for contexts.
     opened: Option<(String, Arc<dyn Disk>, Facts)>,
 }
 
 impl Opener<'_> {
+    /// What was opened for a client in the clear is not for one over TLS, who may be shown something else.
+    fn encrypted(&mut self) {
+        self.client.tls = true;
+        if let Some((name, disk, _)) = self.opened.take()
+            && let Err(e) = disk.close().wait()
+        {
+            self.failed(&format!("closing export {name:?}"), &e);
+        }
+    }
+
     fn open(&mut self, name: &str) -> disk::Result<(&Facts, Option<String>)> {
         let mut canonical = None;
         if name.is_empty() {
-            canonical = self.backend.default_export(self.client).wait()?;
+            canonical = self.backend.default_export(&self.client).wait()?;
         }
         if self.opened.as_ref().is_none_or(|(opened, ..)| opened != name) {
             // The other one is closed before this one opens: some backends serve one client at a time.
@@ -97,7 +120,7 @@ impl Opener<'_> {
     }
 
     fn list(&self, machine: &mut ServerHandshake) {
-        let asked = self.backend.exports(self.client).wait();
+        let asked = self.backend.exports(&self.client).wait();
         let answered = match asked {
             Ok(exports) => {
                 let entry = |e: disk::Export| ExportEntry {

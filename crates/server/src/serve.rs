@@ -33,8 +33,10 @@ impl Log for Stderr {
 /// How to serve.
 #[derive(Clone)]
 pub struct Options {
-    /// What may be negotiated.
+    /// What may be negotiated. Anything but TLS off needs `tls`, too.
     pub policy: Policy,
+    /// The keys for TLS, and what they demand of clients.
+    pub tls: Option<net::tls::Server>,
     /// Speak only the oldstyle handshake, of the default export.
     pub oldstyle: bool,
     /// Clients may only read.
@@ -61,6 +63,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             policy: Policy::default(),
+            tls: None,
             oldstyle: false,
             read_only: false,
             handshake_limit: Duration::from_secs(60),
