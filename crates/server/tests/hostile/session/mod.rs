@@ -192,31 +192,31 @@ fn file(bytes: &[u8]) -> OwnedFd {
     file
 }
 
-/// A pipe that keeps its pieces apart: each read gets one.
+/// A pipe that keeps its pieces apart: each read gets one. (A file, where there is too much for a pipe.)
 fn pieces(bytes: &[u8], seed: u8) -> OwnedFd {
-    /// The kernel keeps no larger ones apart, and no more than so many.
-    const LARGEST: usize = 4096;
-    const MOST: usize = 250;
-    let (input, output) =
-        rustix::pipe::pipe_with(PipeFlags::DIRECT | PipeFlags::CLOEXEC).expect("descriptors enough");
-    let cut = cut(bytes, seed).chain([&bytes[..0]]);
+    /// No longer than the shortest buffer that the server receives into: the rest of a piece would be lost.
+    const LARGEST: usize = 512;
+    /// A pipe has so many places.
+    const MOST: usize = 256;
     let mut rest = bytes;
     let mut list = Vec::new();
-    for piece in cut {
-        let left = (MOST - list.len()) * LARGEST;
-        if rest.len() + LARGEST >= left || piece.is_empty() {
+    for piece in cut(bytes, seed) {
+        let (piece, behind) = rest.split_at(piece.len().min(LARGEST));
+        // What is behind must find its place, too.
+        if piece.len() < LARGEST && list.len() + 1 + behind.len().div_ceil(LARGEST) > MOST {
             break;
         }
-        list.push(&piece[..piece.len().min(LARGEST)]);
-        rest = &rest[piece.len().min(LARGEST)..];
-        if piece.len() > LARGEST {
-            break;
-        }
+        list.push(piece);
+        rest = behind;
     }
     list.extend(rest.chunks(LARGEST));
-    assert!(list.len() <= 256, "{} bytes are too many for a pipe", bytes.len());
+    if list.len() > MOST {
+        return file(bytes);
+    }
+    let (input, output) =
+        rustix::pipe::pipe_with(PipeFlags::DIRECT | PipeFlags::CLOEXEC).expect("descriptors enough");
     if list.len() > 16 {
-        rustix::pipe::fcntl_setpipe_size(&output, 256 * LARGEST).expect("a large pipe");
+        rustix::pipe::fcntl_setpipe_size(&output, MOST * 4096).expect("a large pipe");
     }
     for piece in list {
         assert_eq!(rustix::io::write(&output, piece).expect("room"), piece.len());
