@@ -115,5 +115,6 @@ pub fn check_file_system(raw: &Path) {
 #[track_caller]
 pub fn same_content(a: (&str, impl AsRef<std::ffi::OsStr>), b: (&str, impl AsRef<std::ffi::OsStr>)) {
     let said = Run::new("qemu-img").words("compare -f").arg(a.0).arg("-F").arg(b.0).arg(a.1).arg(b.1).text();
-    assert_eq!(said, "Images are identical.\n");
+    // Where one is longer, a warning comes first; the rest must be zeroes.
+    assert!(said.ends_with("Images are identical.\n"), "{said}");
 }
