@@ -1,8 +1,11 @@
 //! How to reach a server, and what to agree on with it.
 
-use crate::{negotiate::Negotiation, remote_disk::RemoteDisk};
+use crate::{
+    negotiate::{Encryption, Negotiation, tls_error},
+    remote_disk::RemoteDisk,
+};
 use disk::{Errno, Error, Result};
-use net::{Address, Child, Stream};
+use net::{Address, Child, Stream, tls::ClientSettings};
 use proto::{
     ExportEntry, Infos,
     handshake::{Tls, client::Wishes},
@@ -15,8 +18,6 @@ use std::{
     time::Duration,
 };
 
-pub(crate) const NO_TLS: &str = "TLS is not built yet: use an nbd:// or nbd+unix:// URI, or tls=off";
-
 /// What a client wants of a server.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
@@ -28,8 +29,10 @@ pub struct ConnectOptions {
     pub extended_headers: bool,
     /// The metadata contexts to ask for. Those that the server lacks are left out.
     pub contexts: Vec<String>,
-    /// Encryption. Anything but [`Tls::Off`] is refused for now.
+    /// Encryption.
     pub tls: Tls,
+    /// Whom to trust, and who to be, with TLS.
+    pub tls_settings: ClientSettings,
     /// How many connections to open, if the server allows several; at least 1.
     pub connections: usize,
     /// Bounds connecting, and each wait for the server in the handshake. `None`: as long as it takes.
@@ -45,6 +48,7 @@ impl Default for ConnectOptions {
             extended_headers: true,
             contexts: vec![BASE_ALLOCATION.to_string()],
             tls: Tls::Off,
+            tls_settings: ClientSettings::default(),
             connections: 1,
             timeout: None,
         }
@@ -87,7 +91,7 @@ impl Connector {
     /// A server and export by URI, such as `nbd://host/export` or `nbd+unix:///?socket=/path`.
     ///
     /// # Errors
-    /// The text is no NBD URI. (That TLS cannot be used is said when connecting.)
+    /// The text is no NBD URI. (What is wrong with keys for TLS is said when connecting.)
     pub fn uri(uri: &str) -> Result<Connector> {
         let uri: Uri = uri.parse().map_err(|e: UriError| Error::invalid(e.to_string()))?;
         Ok(Connector::from_uri(&uri))
@@ -105,6 +109,14 @@ impl Connector {
         if uri.tls {
             connector.options.tls = Tls::Require;
         }
+        connector.options.tls_settings = ClientSettings {
+            certificates: uri.tls_certificates.clone(),
+            psk_file: uri.tls_psk_file.clone(),
+            user: uri.user.clone(),
+            hostname: uri.tls_hostname.clone(),
+            verify_peer: uri.tls_verify_peer.unwrap_or(true),
+            priority: uri.tls_priority.clone(),
+        };
         connector
     }
 
@@ -197,14 +209,23 @@ impl Connector {
     }
 
     fn start(&self, opt_mode: bool) -> Result<Negotiation> {
-        if self.options.tls != Tls::Off {
-            return Err(Error::new(Errno::NOTSUP, NO_TLS));
-        }
+        let tls = match self.options.tls {
+            Tls::Off => None,
+            // Before connecting: what is wrong here need not trouble the server.
+            _ => Some(net::tls::Client::new(&self.options.tls_settings).map_err(tls_error)?),
+        };
+        // Other addresses have no name that a certificate could have.
+        let host = match self.address() {
+            Some(Address::Tcp { host, .. }) => Some(host.clone()),
+            _ => None,
+        };
+        let tls = tls.map(|client| Encryption { client, host });
         let named = |e: Error| match self.address() {
             Some(address) => e.context(address),
             None => e,
         };
-        Negotiation::start(self.stream_to()?, self.wishes(opt_mode), self.options.timeout).map_err(named)
+        Negotiation::start_with(self.stream_to()?, self.wishes(opt_mode), self.options.timeout, tls)
+            .map_err(named)
     }
 
     /// Connect, and stop where exports can be listed and asked about.

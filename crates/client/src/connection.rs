@@ -210,7 +210,7 @@ impl Inner {
     }
 
     /// Receive and decode what is there, or (waiting) what comes next. Returns whether anything came.
-    fn receive(&self, inbox: &mut Inbox, wait: Wait) -> bool {
+    fn receive(&self, inbox: &mut Inbox, mut wait: Wait) -> bool {
         let mut any = false;
         loop {
             let more = match inbox.receive(&self.stream, wait, self.counts.only_large()) {
@@ -235,9 +235,11 @@ impl Inner {
             if let Err(text) = decoded {
                 return self.fail(Error::io(text), true);
             }
-            if !more || wait == Wait::Block {
+            // What was received but not decrypted yet shows in no descriptor: over TLS it is taken at once.
+            if !more || (wait == Wait::Block && self.stream.tls().is_none()) {
                 return true;
             }
+            wait = Wait::DontWait;
         }
     }
 

@@ -70,12 +70,36 @@ fn broken(e: proto::Error) -> Error {
     }
 }
 
+/// What TLS needs to begin.
+#[derive(Clone, Debug)]
+pub struct Encryption {
+    /// Whom to trust, and who to be.
+    pub client: net::tls::Client,
+    /// The name or address that the server's certificate must have, unless the settings name another.
+    pub host: Option<String>,
+}
+
+/// A sentence about TLS, which is whole already.
+pub(crate) fn tls_error(e: io::Error) -> Error {
+    let errno = match e.kind() {
+        io::ErrorKind::NotFound => Errno::NOENT,
+        io::ErrorKind::PermissionDenied => Errno::ACCES,
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Errno::INVAL,
+        io::ErrorKind::Unsupported => Errno::NOTSUP,
+        io::ErrorKind::TimedOut => Errno::TIMEDOUT,
+        io::ErrorKind::UnexpectedEof => Errno::SHUTDOWN,
+        _ => Errno::PERM,
+    };
+    Error::new(errno, e.to_string())
+}
+
 /// A handshake under way. Steps block; nothing else can happen on the connection meanwhile.
 ///
 /// With an oldstyle server, or one without options, there are no steps: [`Negotiation::is_over`] is true at
 /// once, and [`Negotiation::go`] gives the one export there is.
 pub struct Negotiation {
     stream: Stream,
+    tls: Option<Encryption>,
     machine: ClientHandshake,
     over: Option<Negotiated>,
     buffer: Vec<u8>,
@@ -83,14 +107,28 @@ pub struct Negotiation {
 
 impl Negotiation {
     /// Go through the handshake as far as `wishes` lead: to the transmission phase, or with `opt_mode` to the
-    /// point where steps can be taken. `timeout` bounds each wait for the server.
+    /// point where steps can be taken. `timeout` bounds each wait for the server. Wishes for TLS need
+    /// [`Negotiation::start_with`].
     ///
     /// # Errors
     /// The server is none, refuses what is wished, or does not answer in time.
     pub fn start(stream: Stream, wishes: Wishes, timeout: Option<Duration>) -> Result<Negotiation> {
+        Negotiation::start_with(stream, wishes, timeout, None)
+    }
+
+    /// As [`Negotiation::start`], with what TLS needs.
+    ///
+    /// # Errors
+    /// As there; or one of the two ends does not trust the other.
+    pub fn start_with(
+        stream: Stream,
+        wishes: Wishes,
+        timeout: Option<Duration>,
+        tls: Option<Encryption>,
+    ) -> Result<Negotiation> {
         let machine = ClientHandshake::new(wishes);
         stream.set_recv_timeout(timeout)?;
-        let mut negotiation = Negotiation { stream, machine, over: None, buffer: vec![0; 4096] };
+        let mut negotiation = Negotiation { stream, tls, machine, over: None, buffer: vec![0; 4096] };
         match negotiation.next()? {
             Event::Waiting => {}
             Event::Ready(negotiated) => negotiation.over = Some(negotiated),
@@ -110,7 +148,14 @@ impl Negotiation {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
                     _ => Err(e),
                 })?,
-                Event::StartTls => return Err(Error::new(Errno::NOTSUP, crate::connect::NO_TLS)),
+                Event::StartTls => {
+                    let Some(Encryption { client, host }) = &self.tls else {
+                        return Err(Error::invalid("TLS was asked for without saying whom to trust"));
+                    };
+                    self.stream.begin_tls(client, host.as_deref()).map_err(tls_error)?;
+                    self.machine.tls_started().map_err(broken)?;
+                    continue;
+                }
                 event => return Ok(event),
             }
             match self.stream.recv(&mut self.buffer, Wait::Block) {

@@ -204,8 +204,15 @@ fn a_server_that_dies_fails_the_request_with_a_sentence() {
 }
 
 #[test]
-fn tls_is_refused_in_words() {
-    let error = Connector::uri("nbds://localhost").unwrap().open().map(drop).unwrap_err();
-    assert!(error.to_string().contains("TLS is not built yet"), "{error}");
+fn what_tls_lacks_is_told_before_anybody_is_called() {
+    let error = |uri| Connector::uri(uri).unwrap().open().map(drop).unwrap_err().to_string();
+    let missing = error("nbds://localhost:1/?tls-psk-file=/nonexistent/keys.psk");
+    if net::tls::BUILT {
+        assert_eq!(missing, "/nonexistent/keys.psk: No such file or directory");
+        let missing = error("nbds://localhost:1/?tls-certificates=/nonexistent");
+        assert_eq!(missing, "/nonexistent: there is no such directory of certificates");
+    } else {
+        assert!(missing.ends_with("build it with the cargo feature `tls`"), "{missing}");
+    }
     assert!(Connector::uri("http://localhost").is_err());
 }

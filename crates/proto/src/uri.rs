@@ -29,6 +29,8 @@ pub struct Uri {
     pub tls_hostname: Option<String>,
     /// `tls-verify-peer`: whether to check the server's certificate; by default it is.
     pub tls_verify_peer: Option<bool>,
+    /// `tls-priority`: versions and ciphers, as a priority string of GnuTLS.
+    pub tls_priority: Option<String>,
     /// `tls-type`: the kind of authentication.
     pub tls_type: Option<TlsType>,
     /// The names of query parameters that have no meaning here, for a warning. Those that begin with `x-` are experiments
@@ -119,6 +121,7 @@ impl Uri {
             tls_psk_file: None,
             tls_hostname: None,
             tls_verify_peer: None,
+            tls_priority: None,
             tls_type: None,
             ignored: Vec::new(),
         }
@@ -174,6 +177,9 @@ impl Uri {
         }
         if let Some(verify) = self.tls_verify_peer {
             query.put("tls-verify-peer", if verify { b"1" } else { b"0" });
+        }
+        if let Some(priority) = &self.tls_priority {
+            query.put("tls-priority", priority.as_bytes());
         }
         if let Some((name, _)) = TlsType::NAMES.iter().find(|(_, kind)| Some(*kind) == self.tls_type) {
             query.put("tls-type", name.as_bytes());
@@ -238,6 +244,7 @@ impl Uri {
                 "tls-certificates" => self.tls_certificates = Some(percent::decode_path(value, &key)?),
                 "tls-psk-file" => self.tls_psk_file = Some(percent::decode_path(value, &key)?),
                 "tls-hostname" => self.tls_hostname = Some(percent::decode_text(value, &key)?),
+                "tls-priority" => self.tls_priority = Some(percent::decode_text(value, &key)?),
                 "tls-verify-peer" => {
                     self.tls_verify_peer = Some(match value.to_ascii_lowercase().as_str() {
                         "1" | "true" => true,

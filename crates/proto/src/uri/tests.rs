@@ -58,13 +58,14 @@ fn the_path_without_its_first_slash_is_the_export_name() {
 #[test]
 fn tls_parameters_are_read() {
     let uri = parse(
-        "nbds+unix://alice@/?socket=/s&tls-certificates=certs&tls-psk-file=/k%26&tls-hostname=h&tls-verify-peer=0&tls-type=psk&x-y=1&foo=2",
+        "nbds+unix://alice@/?socket=/s&tls-certificates=certs&tls-psk-file=/k%26&tls-hostname=h&tls-verify-peer=0&tls-priority=NORMAL:-VERS-ALL:+VERS-TLS1.3&tls-type=psk&x-y=1&foo=2",
     );
     assert!(uri.tls);
     assert_eq!(uri.user.as_deref(), Some("alice"));
     assert_eq!(uri.tls_certificates.as_deref(), Some(Path::new("certs")));
     assert_eq!(uri.tls_psk_file.as_deref(), Some(Path::new("/k&")));
     assert_eq!(uri.tls_hostname.as_deref(), Some("h"));
+    assert_eq!(uri.tls_priority.as_deref(), Some("NORMAL:-VERS-ALL:+VERS-TLS1.3"));
     assert_eq!((uri.tls_verify_peer, uri.tls_type), (Some(false), Some(TlsType::Psk)));
     assert_eq!(uri.ignored, ["foo"]);
 }
