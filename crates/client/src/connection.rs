@@ -139,6 +139,14 @@ impl Connection {
         self.inner.counts.waiting()
     }
 
+    /// How many bytes of requests wait to be sent: what is in flight beyond that holds no memory here.
+    pub fn unsent(&self) -> usize {
+        if !self.inner.unsent.load(Relaxed) {
+            return 0;
+        }
+        lock(&self.inner.outbox).queued()
+    }
+
     /// Why the connection ended, if it did.
     pub fn error(&self) -> Option<Error> {
         lock(&self.inner.slots).dead().map(Error::duplicate)

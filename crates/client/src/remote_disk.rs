@@ -119,6 +119,11 @@ impl RemoteDisk {
         self.links.len()
     }
 
+    /// How many bytes of requests wait to be sent, over all connections.
+    pub fn unsent(&self) -> usize {
+        self.links.iter().map(|link| link.connection.unsent()).sum()
+    }
+
     /// Why a connection ended, if one did.
     pub fn error(&self) -> Option<Error> {
         self.links.iter().find_map(|link| link.connection.error())

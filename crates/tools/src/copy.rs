@@ -30,11 +30,12 @@ use transfer::Zeroes;
 
 /// Requests in flight per connection, if nobody says otherwise.
 const REQUESTS: usize = 64;
-/// Data in flight per connection at most, in bytes, if nobody says otherwise.
+/// Reads in flight per connection at most, in bytes, and also writes, if nobody says otherwise.
 const QUEUE: u64 = 16 << 20;
-/// Data in flight at first, over all connections. Data that need not be waited for are kept in the CPU's cache.
+/// Reads in flight per connection at first, in bytes.
 const WINDOW: u64 = 8 << 20;
-const WINDOW_OF_FILES: u64 = 1 << 20;
+/// The same over all connections, where what was read may have to wait until it can be sent, and takes memory.
+const WINDOW_BEFORE_SERVERS: u64 = 8 << 20;
 /// Connections to each server, if nobody says otherwise.
 const CONNECTIONS: usize = 4;
 
@@ -140,15 +141,14 @@ impl<'a> Copy<'a> {
         let mut lanes = Vec::new();
         let mut threads = 1;
         if let (Some(from), Some(to)) = (from, to.clone()) {
-            lanes.push((from, to));
+            lanes.push(Lane { from, to, server: destination.server() });
             if source.may_have_several() && destination.may_have_several() && !options.synchronous {
                 threads = choose_threads(options);
                 open_more(&mut lanes, options, threads, source, destination)?;
             }
             threads = threads.min(lanes.len());
         }
-        let from_file = matches!(source, Endpoint::File(_));
-        let plan = plan(options, lanes.len().max(1), threads, from_file, destination, to.as_deref());
+        let plan = plan(options, lanes.len().max(1), threads, destination, to.as_deref());
         Ok(Copy { options, source, destination, size, plan, lanes })
     }
 
@@ -193,7 +193,7 @@ impl<'a> Copy<'a> {
     }
 
     fn disk_to_disk(&self, progress: &Progress) -> Result<()> {
-        let Some((from, to)) = self.lanes.first() else { return Ok(()) };
+        let Some(Lane { from, to, .. }) = self.lanes.first() else { return Ok(()) };
         let size = from.facts().size;
         let fresh = matches!(self.destination, Endpoint::File(file) if file.is_fresh());
         let block = u64::from(to.facts().blocks.minimum);
@@ -207,10 +207,11 @@ impl<'a> Copy<'a> {
         if fresh {
             engine::copy(&self.plan, rest, &self.lanes[..1], progress)?;
         } else if !rest.is_empty() {
+            let flow = self.plan.flow(None);
             let ends = self.plan.ends(&**from, &**to);
             reactor::block_on(async {
                 let data = from.read(rest).await?;
-                if let Some(transfer) = ends.start_padded(rest, data).await? {
+                if let Some(transfer) = ends.start_padded(rest, data, &flow).await? {
                     transfer.await?;
                 }
                 Ok::<(), disk::Error>(())
@@ -229,7 +230,7 @@ impl<'a> Copy<'a> {
             Endpoint::Nbd(nbd) if self.options.flush => {
                 let disks: Vec<Arc<dyn Disk>> = match self.lanes.is_empty() {
                     true => vec![nbd.first().clone()],
-                    false => self.lanes.iter().map(|(_, to)| to.clone()).collect(),
+                    false => self.lanes.iter().map(|lane| lane.to.clone()).collect(),
                 };
                 for disk in disks.iter().filter(|disk| disk.facts().flush) {
                     disk.flush().wait().context("flushing the destination")?;
@@ -259,7 +260,7 @@ fn open_more(
     let wanted = options.connections.map_or(CONNECTIONS.min(threads), NonZeroUsize::get);
     while lanes.len() < wanted {
         let (Some(from), Some(to)) = (source.another()?, destination.another()?) else { break };
-        lanes.push((from, to));
+        lanes.push(Lane { from: from.disk, to: to.disk, server: to.server });
     }
     Ok(())
 }
@@ -268,11 +269,11 @@ fn plan(
     options: &Options,
     lanes: usize,
     threads: usize,
-    from_file: bool,
     destination: &Endpoint,
     to: Option<&dyn Disk>,
 ) -> Plan {
     let fresh = matches!(destination, Endpoint::File(file) if file.is_fresh());
+    let to_server = matches!(destination, Endpoint::Nbd(_));
     let preferred = to.map_or(4096, |disk| disk.facts().blocks.preferred.into());
     let sparse = match options.sparse {
         _ if options.allocated => None,
@@ -289,7 +290,7 @@ fn plan(
     Plan {
         request_size: options.request_size,
         requests: if options.synchronous { 1 } else { options.requests.map_or(REQUESTS, NonZeroUsize::get) },
-        window: if from_file { WINDOW_OF_FILES } else { WINDOW / lanes as u64 },
+        window: if to_server { WINDOW_BEFORE_SERVERS / lanes as u64 } else { WINDOW },
         queue: options.queue_size.unwrap_or(QUEUE),
         sparse,
         extents: !options.no_extents,

@@ -11,8 +11,16 @@ use crate::{
     size,
 };
 use anyhow::{Context, Result, bail};
+use client::RemoteDisk;
 use disk::Disk;
 use std::{fs::File, io, os::fd::AsFd, path::Path, sync::Arc};
+
+/// An end that was opened once more.
+pub(crate) struct Another {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The same, if it is a server.
+    pub(crate) server: Option<Arc<RemoteDisk>>,
+}
 
 /// One end of a copy.
 pub(crate) enum Endpoint {
@@ -92,10 +100,21 @@ impl Endpoint {
     ///
     /// # Errors
     /// The server refuses a further connection.
-    pub(crate) fn another(&self) -> Result<Option<Arc<dyn Disk>>> {
+    pub(crate) fn another(&self) -> Result<Option<Another>> {
+        Ok(match self {
+            Endpoint::Nbd(nbd) => {
+                let disk = nbd.another()?;
+                Some(Another { disk: disk.clone(), server: Some(disk) })
+            }
+            other => other.disk().map(|disk| Another { disk, server: None }),
+        })
+    }
+
+    /// The first connection to it, if it is a server.
+    pub(crate) fn server(&self) -> Option<Arc<RemoteDisk>> {
         match self {
-            Endpoint::Nbd(nbd) => Ok(Some(nbd.another()?)),
-            other => Ok(other.disk()),
+            Endpoint::Nbd(nbd) => Some(nbd.first().clone()),
+            _ => None,
         }
     }
 

@@ -7,19 +7,19 @@ use crate::copy::{
     map::{Cut, Map, Next, Piece, Regions, ZERO_STEP},
     progress::Progress,
     transfer::{Ends, Transfer, Zeroes},
-    window::Window,
+    window::Flow,
 };
+use client::RemoteDisk;
 use disk::{Disk, Error, Extents, Io, Range, Result};
 use reactor::InFlight;
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::Instant,
 };
 
 /// How many extents are asked for at once: as many as come cheaply.
@@ -32,9 +32,9 @@ pub(crate) struct Plan {
     pub(crate) request_size: u64,
     /// Pieces in flight per worker, at least 1.
     pub(crate) requests: usize,
-    /// Bytes of data in flight per worker at first; one piece is always allowed.
+    /// Bytes of reads in flight per worker at first; one piece is always allowed.
     pub(crate) window: u64,
-    /// Bytes of data in flight per worker where that is of use.
+    /// Bytes of reads in flight per worker where that is of use, and of writes.
     pub(crate) queue: u64,
     /// Blocks of zeroes of this size in the data become zeroes; a power of 2.
     pub(crate) sparse: Option<u64>,
@@ -47,7 +47,12 @@ pub(crate) struct Plan {
 }
 
 /// An opened source and an opened destination, for one worker.
-pub(crate) type Lane = (Arc<dyn Disk>, Arc<dyn Disk>);
+pub(crate) struct Lane {
+    pub(crate) from: Arc<dyn Disk>,
+    pub(crate) to: Arc<dyn Disk>,
+    /// The destination again, if it is a server.
+    pub(crate) server: Option<Arc<RemoteDisk>>,
+}
 
 impl Plan {
     /// How to go from one to the other.
@@ -63,6 +68,11 @@ impl Plan {
             request_size,
             one_by_one: self.requests == 1,
         }
+    }
+
+    /// What is on its way over a lane.
+    pub(crate) fn flow(&self, server: Option<Arc<RemoteDisk>>) -> Flow {
+        Flow::new(self.window, self.queue, server)
     }
 
     /// How the source is cut for these ends.
@@ -81,9 +91,11 @@ pub(crate) fn copy(plan: &Plan, range: Range, lanes: &[Lane], progress: &Progres
     let regions = Regions::new(range, lanes.len());
     let failed = AtomicBool::new(false);
     let workers = |lanes: &[Lane]| {
+        let flows: Vec<Flow> = lanes.iter().map(|lane| plan.flow(lane.server.clone())).collect();
         let mut workers = InFlight::new();
-        for (from, to) in lanes {
-            let worker = Worker::new(plan, &**from, &**to, &regions, progress, &failed);
+        for (lane, flow) in lanes.iter().zip(&flows) {
+            let ends = plan.ends(&*lane.from, &*lane.to);
+            let worker = Worker::new(plan, ends, flow, &regions, progress, &failed);
             workers.push(Box::pin(worker.work()));
         }
         reactor::block_on(async {
@@ -111,22 +123,21 @@ pub(crate) fn copy(plan: &Plan, range: Range, lanes: &[Lane], progress: &Progres
 struct Worker<'a> {
     plan: &'a Plan,
     ends: Ends<'a>,
+    flow: &'a Flow,
     map: Map<'a>,
     progress: &'a Progress,
     failed: &'a AtomicBool,
     flight: InFlight<Task<'a>>,
-    window: Window,
 }
 
 /// What a worker waits for.
 enum Task<'a> {
-    /// With its bytes of data, and when it began.
-    Transfer(Transfer<'a>, u64, Instant),
+    Transfer(Transfer<'a>),
     Extents(Io<'a, Extents>),
 }
 
 enum Done {
-    Transfer(Range, u64, Instant, Result<()>),
+    Transfer(Range, Result<()>),
     Extents(Result<Extents>),
 }
 
@@ -134,9 +145,9 @@ impl Future for Task<'_> {
     type Output = Done;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
         match self.get_mut() {
-            Task::Transfer(transfer, queued, since) => {
+            Task::Transfer(transfer) => {
                 let outcome = Pin::new(&mut *transfer).poll(cx);
-                outcome.map(|outcome| Done::Transfer(transfer.range(), *queued, *since, outcome))
+                outcome.map(|outcome| Done::Transfer(transfer.range(), outcome))
             }
             Task::Extents(io) => Pin::new(io).poll(cx).map(Done::Extents),
         }
@@ -146,23 +157,14 @@ impl Future for Task<'_> {
 impl<'a> Worker<'a> {
     fn new(
         plan: &'a Plan,
-        from: &'a dyn Disk,
-        to: &'a dyn Disk,
+        ends: Ends<'a>,
+        flow: &'a Flow,
         regions: &'a Regions,
         progress: &'a Progress,
         failed: &'a AtomicBool,
     ) -> Self {
-        let ends = plan.ends(from, to);
-        let map = Map::new(regions, plan.cut(&ends), plan.extents && from.facts().extents);
-        Worker {
-            plan,
-            ends,
-            map,
-            progress,
-            failed,
-            flight: InFlight::new(),
-            window: Window::new(plan.window, plan.queue, Instant::now()),
-        }
+        let map = Map::new(regions, plan.cut(&ends), plan.extents && ends.from.facts().extents);
+        Worker { plan, ends, flow, map, progress, failed, flight: InFlight::new() }
     }
 
     async fn work(mut self) -> Result<()> {
@@ -180,17 +182,26 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             self.begin()?;
-            match self.flight.next().await {
-                None => return Ok(()),
+            if self.flight.is_empty() {
+                return Ok(());
+            }
+            match poll_fn(|cx| self.poll(cx)).await {
+                None => {}
                 Some(Done::Extents(answer)) => self.map.learn(answer.as_ref().ok()),
-                Some(Done::Transfer(range, queued, since, outcome)) => {
+                Some(Done::Transfer(range, outcome)) => {
                     outcome?;
-                    if queued > 0 {
-                        self.window.finished(queued, since, Instant::now());
-                    }
                     self.progress.add(range.len);
                 }
             }
+        }
+    }
+
+    /// What has finished; `None` when nothing has, but there is room for more: what was read is being written now.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Done>> {
+        let was_full = self.flow.is_full();
+        match self.flight.poll_next(cx) {
+            Poll::Pending if was_full && !self.flow.is_full() => Poll::Ready(None),
+            other => other,
         }
     }
 
@@ -204,20 +215,14 @@ impl<'a> Worker<'a> {
                     later => self.flight.push(Task::Extents(later)),
                 }
             }
-            if self.flight.len() >= self.plan.requests || self.window.is_full() {
+            if self.flight.len() >= self.plan.requests || self.flow.is_full() {
                 return Ok(());
             }
             let Next::Piece(piece) = self.map.next() else { return Ok(()) };
-            let (range, queued) = match piece {
-                Piece::Data(range) => (range, range.len),
-                Piece::Zero(range) => (range, 0),
-            };
-            match self.ends.start(piece)? {
+            let (Piece::Data(range) | Piece::Zero(range)) = piece;
+            match self.ends.start(piece, self.flow)? {
                 None => self.progress.add(range.len),
-                Some(transfer) => {
-                    self.window.begun(queued);
-                    self.flight.push(Task::Transfer(transfer, queued, Instant::now()));
-                }
+                Some(transfer) => self.flight.push(Task::Transfer(transfer)),
             }
         }
     }
@@ -249,7 +254,7 @@ mod tests {
         let ((from, source), (to, destination)) = (from.open(), to.open());
         let progress = Progress::new(Style::Silent, Some(from.facts().size));
         let range = from.facts().whole();
-        (copy(plan, range, &[(from, to)], &progress), source, destination)
+        (copy(plan, range, &[Lane { from, to, server: None }], &progress), source, destination)
     }
 
     #[test]
@@ -373,7 +378,8 @@ mod tests {
         let bytes = islands(1 << 20, 17);
         let (from, _) = Fake::new(bytes.clone()).open();
         let (to, destination) = Fake::new(vec![1; 1 << 20]).open();
-        let lanes: Vec<Lane> = (0..4).map(|_| (from.clone(), to.clone())).collect();
+        let lanes: Vec<Lane> =
+            (0..4).map(|_| Lane { from: from.clone(), to: to.clone(), server: None }).collect();
         let progress = Progress::new(Style::Silent, Some(1 << 20));
         copy(&Plan { threads: 3, ..plan() }, from.facts().whole(), &lanes, &progress).unwrap();
         assert!(destination.bytes() == bytes);

@@ -5,6 +5,7 @@ use crate::copy::{
     map::{Map, Next, Piece, Regions},
     progress::Progress,
     transfer::Ends,
+    window::Flow,
 };
 use disk::{BufMut, Data, Disk, Error, Extents, Io, Piece as Bytes, Range, Result};
 use reactor::{InFlight, Interest, Readiness};
@@ -208,12 +209,13 @@ impl Out<'_> {
 /// # Errors
 /// Either failed, or more came than the disk has room for.
 pub(crate) fn into(plan: &Plan, from: &Stream, to: &dyn Disk, progress: &Progress) -> Result<u64> {
+    let flow = plan.flow(None);
     let ends = plan.ends(to, to);
     let input = Arc::new(Input {
         ready: Readiness::new(from.file.clone()),
         stream: Stream { file: from.file.clone() },
     });
-    reactor::block_on(copy_in(plan, ends, &input, progress))
+    reactor::block_on(copy_in(plan, ends, &flow, &input, progress))
 }
 
 struct Input {
@@ -251,7 +253,13 @@ enum Event {
     Written(u64),
 }
 
-async fn copy_in(plan: &Plan, ends: Ends<'_>, input: &Input, progress: &Progress) -> Result<u64> {
+async fn copy_in<'a>(
+    plan: &Plan,
+    ends: Ends<'a>,
+    flow: &'a Flow,
+    input: &Input,
+    progress: &Progress,
+) -> Result<u64> {
     let facts = ends.to.facts();
     let chunk = ends.request_size as usize;
     let mut flight: InFlight<Pending<'_>> = InFlight::new();
@@ -286,7 +294,7 @@ async fn copy_in(plan: &Plan, ends: Ends<'_>, input: &Input, progress: &Progress
                         return Err(Error::new(disk::Errno::NOSPC, text));
                     }
                     at += len;
-                    match ends.start_padded(range, data).await? {
+                    match ends.start_padded(range, data, flow).await? {
                         None => progress.add(len),
                         Some(transfer) if plan.requests == 1 => {
                             transfer.await?;

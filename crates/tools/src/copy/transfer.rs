@@ -1,11 +1,12 @@
 //! One piece on its way: a read that becomes writes, or zeroes.
 
-use crate::copy::map::Piece;
+use crate::copy::{map::Piece, window::Flow};
 use disk::{Data, Disk, Errno, Error, Io, Range, Result, WriteFlags, ZeroFlags, data};
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 /// What to do with zeroes.
@@ -36,13 +37,16 @@ pub(crate) struct Ends<'a> {
 /// A piece that is being copied. Finishes when all its writes have.
 pub(crate) struct Transfer<'a> {
     ends: Ends<'a>,
+    /// Counts the data on their way.
+    flow: &'a Flow,
     range: Range,
     step: Step<'a>,
 }
 
 enum Step<'a> {
-    Read(Io<'a, Data>),
-    Write(Write<'a>, Vec<Write<'a>>),
+    Read(Io<'a, Data>, Instant),
+    /// With how many bytes of data are written.
+    Write(Write<'a>, Vec<Write<'a>>, u64),
     Done,
 }
 
@@ -57,27 +61,35 @@ impl<'a> Ends<'a> {
     ///
     /// # Errors
     /// The piece failed at once.
-    pub(crate) fn start(self, piece: Piece) -> Result<Option<Transfer<'a>>> {
+    pub(crate) fn start(self, piece: Piece, flow: &'a Flow) -> Result<Option<Transfer<'a>>> {
         let (range, step) = match piece {
-            Piece::Zero(range) => (range, self.write_zero(range).map(|write| Step::Write(write, Vec::new()))),
+            Piece::Zero(range) => {
+                (range, self.write_zero(range).map(|write| Step::Write(write, Vec::new(), 0)))
+            }
             Piece::Data(range) => match self.from.read(range) {
                 Io::Ready(data) => (range, self.write(range, &data.map_err(reading)?)),
-                later => (range, Some(Step::Read(later))),
+                later => {
+                    flow.read_began(range.len);
+                    (range, Some(Step::Read(later, Instant::now())))
+                }
             },
         };
         let Some(step) = step else { return Ok(None) };
-        let mut transfer = Transfer { ends: self, range, step };
-        Ok(if transfer.finished_at_once()? { None } else { Some(transfer) })
+        Transfer::new(self, flow, range, step)
     }
 
     /// Starts to write data that were read elsewhere, as [`Ends::start`].
     ///
     /// # Errors
     /// It failed at once.
-    pub(crate) fn start_write(self, range: Range, data: &Data) -> Result<Option<Transfer<'a>>> {
+    pub(crate) fn start_write(
+        self,
+        range: Range,
+        data: &Data,
+        flow: &'a Flow,
+    ) -> Result<Option<Transfer<'a>>> {
         let Some(step) = self.write(range, data) else { return Ok(None) };
-        let mut transfer = Transfer { ends: self, range, step };
-        Ok(if transfer.finished_at_once()? { None } else { Some(transfer) })
+        Transfer::new(self, flow, range, step)
     }
 
     /// As [`Ends::start_write`], for data that may end within a block of the destination: the rest of that block
@@ -85,15 +97,20 @@ impl<'a> Ends<'a> {
     ///
     /// # Errors
     /// It failed at once; or the destination cannot be read.
-    pub(crate) async fn start_padded(self, range: Range, data: Data) -> Result<Option<Transfer<'a>>> {
+    pub(crate) async fn start_padded(
+        self,
+        range: Range,
+        data: Data,
+        flow: &'a Flow,
+    ) -> Result<Option<Transfer<'a>>> {
         let block = u64::from(self.to.facts().blocks.minimum);
         let missing = range.end().next_multiple_of(block) - range.end();
         if missing == 0 {
-            return self.start_write(range, &data);
+            return self.start_write(range, &data, flow);
         }
         let whole = Range::new(range.start, range.len + missing);
         let old = self.to.read(Range::new(whole.end() - block, block)).await.map_err(writing)?;
-        self.start_write(whole, &Data::join(vec![data, old.slice(block - missing, missing)]))
+        self.start_write(whole, &Data::join(vec![data, old.slice(block - missing, missing)]), flow)
     }
 
     fn write_zero(self, range: Range) -> Option<Write<'a>> {
@@ -150,7 +167,7 @@ impl<'a> Ends<'a> {
         if data.len() != range.len {
             // A disk that breaks its contract must not end in a short copy.
             let why = format!("{} bytes came for a read of {range}", data.len());
-            return Some(Step::Write(Write { zero: None, io: Some(Error::io(why).into()) }, Vec::new()));
+            return Some(Step::Write(Write { zero: None, io: Some(Error::io(why).into()) }, Vec::new(), 0));
         }
         let mut runs = Runs::default();
         match self.sparse {
@@ -158,7 +175,7 @@ impl<'a> Ends<'a> {
             None => runs.add(range.len, false),
         }
         if self.one_by_one && runs.list.len() > 1 {
-            return Some(Step::Write(self.write_in_turn(range, data.clone(), runs), Vec::new()));
+            return Some(Step::Write(self.write_in_turn(range, data.clone(), runs), Vec::new(), 0));
         }
         let mut at = range.start;
         let mut writes = runs.list.into_iter().filter_map(|(len, zero)| {
@@ -172,7 +189,7 @@ impl<'a> Ends<'a> {
         });
         let first = writes.next()?;
         let more = writes.collect();
-        Some(Step::Write(first, more))
+        Some(Step::Write(first, more, range.len))
     }
 }
 
@@ -217,6 +234,12 @@ impl Runs {
 }
 
 impl<'a> Transfer<'a> {
+    fn new(ends: Ends<'a>, flow: &'a Flow, range: Range, step: Step<'a>) -> Result<Option<Self>> {
+        step.began(flow);
+        let mut transfer = Transfer { ends, flow, range, step };
+        Ok(if transfer.finished_at_once()? { None } else { Some(transfer) })
+    }
+
     /// Which bytes it is about.
     pub(crate) fn range(&self) -> Range {
         self.range
@@ -224,7 +247,7 @@ impl<'a> Transfer<'a> {
 
     /// Takes what is answered already; true when nothing is left.
     fn finished_at_once(&mut self) -> Result<bool> {
-        let Step::Write(first, more) = &mut self.step else { return Ok(false) };
+        let Step::Write(first, more, bytes) = &mut self.step else { return Ok(false) };
         let mut all = true;
         for write in std::iter::once(first).chain(more) {
             match write.io.take() {
@@ -241,7 +264,18 @@ impl<'a> Transfer<'a> {
                 }
             }
         }
+        if all {
+            self.flow.write_ended(*bytes);
+        }
         Ok(all)
+    }
+}
+
+impl Step<'_> {
+    fn began(&self, flow: &Flow) {
+        if let Step::Write(.., bytes) = self {
+            flow.write_began(*bytes);
+        }
     }
 }
 
@@ -276,14 +310,16 @@ impl Future for Transfer<'_> {
         let me = self.get_mut();
         loop {
             match &mut me.step {
-                Step::Read(io) => {
+                Step::Read(io, began) => {
                     let data = match Pin::new(io).poll(cx) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(data) => data.map_err(reading)?,
                     };
+                    me.flow.read_ended(me.range.len, *began);
                     me.step = me.ends.write(me.range, &data).unwrap_or(Step::Done);
+                    me.step.began(me.flow);
                 }
-                Step::Write(first, more) => {
+                Step::Write(first, more, bytes) => {
                     let mut pending = false;
                     for write in std::iter::once(first).chain(more) {
                         pending |= write.poll(cx, me.ends)?.is_pending();
@@ -291,6 +327,7 @@ impl Future for Transfer<'_> {
                     if pending {
                         return Poll::Pending;
                     }
+                    me.flow.write_ended(*bytes);
                     me.step = Step::Done;
                 }
                 Step::Done => return Poll::Ready(Ok(())),

@@ -3,17 +3,25 @@
 //! Between neighbours few are best: what is in flight then stays in the CPU's cache, and memory small. Where answers
 //! take long, more in flight means faster. So the window begins small and is doubled while that helps.
 
-use std::time::{Duration, Instant};
+use client::RemoteDisk;
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// While so many bytes wait to be sent, nothing more is read. Little enough to stay in the CPU's cache.
+const UNSENT: usize = 768 << 10;
 
 /// Ends that take longer than this to answer are far away, or slow.
-const FAR: Duration = Duration::from_millis(2);
+const FAR: Duration = Duration::from_millis(5);
 /// A larger window must be so much faster to be kept.
 const GAIN: f64 = 1.2;
 /// After a trial without gain, so many rounds pass before the next.
 const REST: u32 = 32;
 
-/// The window of one worker; sizes in bytes.
-pub(crate) struct Window {
+/// The bytes that are asked for, and no more; sizes in bytes.
+struct Window {
     least: u64,
     most: u64,
     size: u64,
@@ -41,23 +49,23 @@ impl Round {
 
 impl Window {
     /// Begins with `least`, ends with `most`.
-    pub(crate) fn new(least: u64, most: u64, now: Instant) -> Window {
+    fn new(least: u64, most: u64, now: Instant) -> Window {
         let least = least.min(most);
         Window { least, most, size: least, used: 0, round: Round::new(now), trial: None, rest: 0 }
     }
 
     /// Whether no more data should be asked for. Something is always allowed.
-    pub(crate) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.used > 0 && self.used >= self.size
     }
 
     /// So many bytes are asked for.
-    pub(crate) fn begun(&mut self, bytes: u64) {
+    fn begun(&mut self, bytes: u64) {
         self.used += bytes;
     }
 
-    /// So many bytes have arrived where they belong.
-    pub(crate) fn finished(&mut self, bytes: u64, began: Instant, now: Instant) {
+    /// So many bytes came.
+    fn finished(&mut self, bytes: u64, began: Instant, now: Instant) {
         self.used -= bytes;
         self.round.bytes += bytes;
         self.round.answers += 1;
@@ -85,6 +93,54 @@ impl Window {
             self.trial = Some(rate);
             self.size = (self.size * 2).min(self.most);
         }
+    }
+}
+
+/// The data that are on their way over one lane.
+///
+/// Reads in flight are bounded by a [`Window`]. Writes in flight may be many: what was sent takes no memory here. So
+/// that what was read and not sent stays little, nothing more is read while the destination does not keep up.
+pub(crate) struct Flow {
+    reads: RefCell<Window>,
+    writing: Cell<u64>,
+    most: u64,
+    /// The destination, where it has a queue.
+    to: Option<Arc<RemoteDisk>>,
+}
+
+impl Flow {
+    /// Reads in flight begin with `window` bytes; neither reads nor writes exceed `most`.
+    pub(crate) fn new(window: u64, most: u64, to: Option<Arc<RemoteDisk>>) -> Flow {
+        let reads = RefCell::new(Window::new(window, most, Instant::now()));
+        Flow { reads, writing: Cell::new(0), most, to }
+    }
+
+    /// Whether no more data should be read now.
+    pub(crate) fn is_full(&self) -> bool {
+        let writing = self.writing.get();
+        self.reads.borrow().is_full()
+            || (writing > 0 && writing >= self.most)
+            || self.to.as_ref().is_some_and(|to| to.unsent() >= UNSENT)
+    }
+
+    /// So many bytes are asked for.
+    pub(crate) fn read_began(&self, bytes: u64) {
+        self.reads.borrow_mut().begun(bytes);
+    }
+
+    /// So many bytes came.
+    pub(crate) fn read_ended(&self, bytes: u64, began: Instant) {
+        self.reads.borrow_mut().finished(bytes, began, Instant::now());
+    }
+
+    /// So many bytes are being written.
+    pub(crate) fn write_began(&self, bytes: u64) {
+        self.writing.set(self.writing.get() + bytes);
+    }
+
+    /// So many bytes have arrived where they belong.
+    pub(crate) fn write_ended(&self, bytes: u64) {
+        self.writing.set(self.writing.get() - bytes);
     }
 }
 
@@ -126,7 +182,7 @@ mod tests {
 
     #[test]
     fn slow_ends_do_not_get_more_than_helps() {
-        assert!(run(1 << 28, Duration::from_millis(3), Duration::from_millis(3)).size <= 2 * M);
+        assert!(run(1 << 28, Duration::from_millis(6), Duration::from_millis(6)).size <= 2 * M);
     }
 
     #[test]
