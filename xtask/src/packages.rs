@@ -6,9 +6,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// A program that tests run, and the Debian package that has it.
+/// A program that tests run or a file that builds need, and the Debian package that has it.
 pub(crate) struct Needed {
-    /// As found in `PATH` (or in `/usr/sbin` and `/sbin`, which users often have not in theirs).
+    /// As found in `PATH` (or in `/usr/sbin` and `/sbin`, which users often have not in theirs); a file by its path.
     pub(crate) program: &'static str,
     /// Of Debian 12.
     pub(crate) package: &'static str,
@@ -31,9 +31,11 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("sgdisk", "gdisk"),
     needed("nbdcopy", "libnbd-bin"),
     needed("nbdinfo", "libnbd-bin"),
+    needed("/usr/include/openssl/ssl.h", "libssl-dev"),
     needed("nbd-server", "nbd-server"),
     needed("nbdkit", "nbdkit"),
     needed("nbdsh", "python3-libnbd"),
+    needed("pkg-config", "pkg-config"),
     // In later Debians it is in qemu-utils; who has that has it already.
     needed("qemu-storage-daemon", "qemu-system-common"),
     needed("qemu-img", "qemu-utils"),
@@ -50,7 +52,7 @@ pub(crate) fn install() -> Result<()> {
         NEEDED.iter().filter(|needed| !is_installed(needed.program)).map(|needed| needed.package).collect();
     packages.dedup();
     if packages.is_empty() {
-        println!("every program that the tests run is installed");
+        println!("everything that builds and tests need is installed");
         return Ok(());
     }
     println!("to be installed: {}", packages.join(" "));
@@ -109,8 +111,11 @@ fn as_root() -> Result<Command> {
     Ok(sudo)
 }
 
-/// Whether the program is in `PATH` or where administrators' programs are.
+/// Whether the program is in `PATH` or where administrators' programs are, or the file exists.
 pub(crate) fn is_installed(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).is_file();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let admin = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
     std::env::split_paths(&path).chain(admin).any(|dir| is_executable(&dir.join(program)))

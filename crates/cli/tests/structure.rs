@@ -95,6 +95,22 @@ fn crates_use_only_what_the_picture_allows() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// `cargo xtask test` installs what builds need; so it must itself build where nothing is installed yet.
+#[test]
+fn xtask_builds_on_a_bare_machine() {
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--package", "xtask", "--edges", "normal,build", "--prefix", "none", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let tree = String::from_utf8_lossy(&out.stdout);
+    let crates = tree.lines().filter_map(|line| line.split(' ').next());
+    let foreign: BTreeSet<&str> =
+        crates.filter(|name| name.ends_with("-sys") && *name != "linux-raw-sys").collect();
+    assert!(foreign.is_empty(), "xtask needs libraries of the system: {foreign:?}");
+}
+
 /// Every Rust file of the project, by its path in the workspace.
 fn sources() -> BTreeMap<String, String> {
     let out = Command::new("git")
