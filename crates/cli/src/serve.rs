@@ -28,6 +28,7 @@ use notify::Manager;
 use options::{Listen, ServeOptions, What};
 use server::Server;
 use server::metrics::{Endpoint, Metrics};
+use signals::Signals;
 use source::Source;
 use stack::Stack;
 use std::ffi::OsString;
@@ -144,13 +145,14 @@ impl Starting {
         // As any server's: files that it makes are not for everybody to write.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
+        let signals = signals::keep().context("cannot watch for signals")?;
         if let Some(stream) = stdio {
             if net::listen_fds()?.is_some() {
                 bail!("-s cannot be used by a process that was started with sockets (LISTEN_FDS)");
             }
             let pid_file = self.make_pid_file()?;
             let server = Arc::new(make_server(options, backend.clone(), &self.messages)?);
-            self.begin(&source, &server, pid_file, metrics)?;
+            self.begin(&source, &server, signals, pid_file, metrics)?;
             server.serve_stream(stream);
             backend.finish();
             return Ok(ExitCode::SUCCESS);
@@ -165,7 +167,7 @@ impl Starting {
         // Before the user changes: the command is the user's own.
         let shell = options.run.as_ref().map(|text| run::shell(&place.variables(&options.export), text));
         let child = shell.map(|shell| self.command.start(shell).context("cannot run a shell")).transpose()?;
-        if let Err(error) = self.begin(&source, &server, pid_file, metrics) {
+        if let Err(error) = self.begin(&source, &server, signals, pid_file, metrics) {
             self.command.end();
             return Err(error);
         }
@@ -240,6 +242,7 @@ impl Starting {
         &self,
         source: &Source,
         server: &Server,
+        signals: Signals,
         pid_file: Option<File>,
         metrics: Option<(Endpoint, Arc<Metrics>)>,
     ) -> Result<()> {
@@ -248,7 +251,7 @@ impl Starting {
             mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
                 .context("--swap: cannot lock the memory")?;
         }
-        self.watch_signals(source, server)?;
+        self.watch(signals, source, server)?;
         self.identity.take_on()?;
         source.backend().after_fork().map_err(|error| anyhow!("{error}"))?;
         if let Some((endpoint, metrics)) = metrics {
@@ -263,11 +266,11 @@ impl Starting {
         Ok(())
     }
 
-    fn watch_signals(&self, source: &Source, server: &Server) -> Result<()> {
+    fn watch(&self, signals: Signals, source: &Source, server: &Server) -> Result<()> {
         let (stop, command, manager) = (server.stopper(), self.command.clone(), self.manager.clone());
         let (source, messages) = (source.clone(), self.messages.clone());
         let captive = self.options.run.is_some();
-        signals::watch(move |signal| {
+        let act = move |signal| {
             if signal == libc::SIGHUP && source.can_reload() {
                 manager.reloading();
                 match source.reload() {
@@ -286,8 +289,8 @@ impl Starting {
             messages.info(&format!("ending, because of signal {signal}"));
             command.end();
             stop();
-        })
-        .context("cannot watch for signals")
+        };
+        signals.watch(act).context("cannot watch for signals")
     }
 
     /// `--print-uri`.

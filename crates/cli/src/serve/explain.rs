@@ -20,9 +20,9 @@ pub(crate) struct Explained {
 
 /// Explains what the command line names.
 pub(crate) fn command_line(options: &ServeOptions, stack: &Stack) -> Explained {
-    let mut explained = explain(stack, &options.arguments, &options.export, options.read_only);
-    if explained.served {
-        explained.text += &exports(options, stack);
+    let (mut explained, backend) = explain(stack, &options.arguments, &options.export, options.read_only);
+    if let (true, Some(backend)) = (explained.served, backend) {
+        explained.text += &exports(&*backend, options.read_only);
     }
     explained
 }
@@ -36,7 +36,7 @@ pub(crate) fn file(options: &ServeOptions, file: &Path) -> Result<Explained> {
         let one = match export.stack() {
             Ok(stack) => {
                 let read_only = options.read_only || export.read_only();
-                explain(&stack, &export.arguments(), export.opens(name), read_only)
+                explain(&stack, &export.arguments(), export.opens(name), read_only).0
             }
             Err(why) => refused(&why),
         };
@@ -51,10 +51,16 @@ fn refused(why: &str) -> Explained {
     Explained { text: format!("refused: {why}\n"), served: false }
 }
 
-fn explain(stack: &Stack, arguments: &[String], export: &str, read_only: bool) -> Explained {
+/// Also what would be served, if it would.
+fn explain(
+    stack: &Stack,
+    arguments: &[String],
+    export: &str,
+    read_only: bool,
+) -> (Explained, Option<Arc<dyn Backend>>) {
     let shares = match stack.share(arguments) {
         Ok(shares) => shares,
-        Err(why) => return refused(&why),
+        Err(why) => return (refused(&why), None),
     };
     // Each layer's backend as it is made, the plugin's first.
     let made: RefCell<Vec<Arc<dyn Backend>>> = RefCell::default();
@@ -98,7 +104,7 @@ fn explain(stack: &Stack, arguments: &[String], export: &str, read_only: bool) -
     if let (Ok(backend), Some(Ok(facts))) = (&started, opened.last()) {
         text += &clients_see(&**backend, &client, facts);
     }
-    Explained { text, served }
+    (Explained { text, served }, started.ok())
 }
 
 fn facts(backend: &dyn Backend, client: &Client<'_>) -> Result<Facts, String> {
@@ -186,10 +192,9 @@ fn clients_see(backend: &dyn Backend, client: &Client<'_>, facts: &Facts) -> Str
 }
 
 /// What a list shows.
-fn exports(options: &ServeOptions, stack: &Stack) -> String {
-    let Ok(backend) = stack.start(&options.arguments, &|_, _, backend| backend) else { return String::new() };
+fn exports(backend: &dyn Backend, read_only: bool) -> String {
     let mut text = String::new();
-    match backend.exports(&Client { read_only: options.read_only, ..Client::default() }).wait() {
+    match backend.exports(&Client { read_only, ..Client::default() }).wait() {
         Ok(exports) => {
             for export in exports {
                 let description = export.description.map(|text| format!(": {text}")).unwrap_or_default();
@@ -236,4 +241,46 @@ fn abilities(facts: &Facts) -> Vec<String> {
 
 fn join(words: &[String]) -> String {
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use params::{Params, Secret};
+
+    /// For the table.
+    #[derive(Params)]
+    #[expect(dead_code, reason = "only the table matters")]
+    struct Login {
+        /// Who.
+        user: String,
+        /// A secret.
+        password: Option<Secret>,
+        /// Several.
+        host: Vec<String>,
+        /// A number.
+        #[param(default = "22", alias = "p")]
+        port: u16,
+    }
+
+    #[test]
+    fn parameters_show_what_counts_and_no_secret() {
+        let given = [("password", "hunter2"), ("host", "a"), ("host", "b"), ("p", "1"), ("port", "2")];
+        let text = parameters(Login::PARAMS, &Args::new(given));
+        let expected = "    user     = missing, and required\n    password = (a secret)\n    host     = a, b\n    port     = 2\n";
+        assert_eq!(text, expected);
+        assert!(parameters(Login::PARAMS, &Args::default()).contains("port     = 22 (the default)"));
+    }
+
+    #[test]
+    fn a_filter_that_changes_nothing_says_so() {
+        let facts = Facts::writable(1 << 20);
+        assert_eq!(changes(&facts, &facts), "    changes nothing that clients are told\n");
+        let above = Facts { trim: true, multi_conn: false, size: 1000, ..facts.clone() };
+        let told = changes(&facts, &above);
+        assert_eq!(
+            told,
+            "    size: 1048576 bytes (1M) -> 1000 bytes\n    adds: trim\n    takes away: multi-conn\n"
+        );
+    }
 }

@@ -19,20 +19,19 @@ extern "C" fn note(signal: libc::c_int) {
     }
 }
 
-/// From now on calls `on_signal` with the number of every signal that asks to end (SIGHUP, SIGINT, SIGQUIT,
-/// SIGTERM), on a thread of its own. Call it once, when no more process will be forked off.
-pub(crate) fn watch(on_signal: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+/// Signals that have come and not been acted upon.
+pub(crate) struct Signals {
+    reader: File,
+}
+
+/// From now on signals that ask to end (SIGHUP, SIGINT, SIGQUIT, SIGTERM) are kept until [`Signals::watch`]. Call it
+/// once, before clients can see the server: whoever sees it may also want it to end. A process that is forked off
+/// shares what comes.
+pub(crate) fn keep() -> io::Result<Signals> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // A handler must never sleep: with a full pipe the thread knows anyway.
     rustix::io::ioctl_fionbio(&writer, true)?;
     PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
-    let mut reader = File::from(reader);
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut byte = [0];
-        while reader.read_exact(&mut byte).is_ok() {
-            on_signal(byte[0].into());
-        }
-    })?;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
         // SAFETY: the zeroed structure with a handler, an empty mask and SA_RESTART is a valid action; the handler
         // does only what handlers may do.
@@ -47,5 +46,18 @@ pub(crate) fn watch(on_signal: impl Fn(i32) + Send + 'static) -> io::Result<()> 
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(())
+    Ok(Signals { reader: File::from(reader) })
+}
+
+impl Signals {
+    /// Calls `on_signal` with the number of every signal, on a thread of its own, in the process that serves.
+    pub(crate) fn watch(mut self, on_signal: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut byte = [0];
+            while self.reader.read_exact(&mut byte).is_ok() {
+                on_signal(byte[0].into());
+            }
+        })?;
+        Ok(())
+    }
 }
