@@ -36,14 +36,13 @@ struct Window {
 struct Round {
     since: Instant,
     bytes: u64,
-    answers: u32,
-    /// The sum of how long each answer took.
-    waited: Duration,
+    /// How long the quickest answer took. On a busy machine others wait for their turn, wherever they come from.
+    quickest: Duration,
 }
 
 impl Round {
     fn new(since: Instant) -> Round {
-        Round { since, bytes: 0, answers: 0, waited: Duration::ZERO }
+        Round { since, bytes: 0, quickest: Duration::MAX }
     }
 }
 
@@ -68,8 +67,7 @@ impl Window {
     fn finished(&mut self, bytes: u64, began: Instant, now: Instant) {
         self.used -= bytes;
         self.round.bytes += bytes;
-        self.round.answers += 1;
-        self.round.waited += now.saturating_duration_since(began);
+        self.round.quickest = self.round.quickest.min(now.saturating_duration_since(began));
         if self.round.bytes >= 2 * self.size {
             let round = std::mem::replace(&mut self.round, Round::new(now));
             self.look_at(&round, now);
@@ -79,17 +77,16 @@ impl Window {
     fn look_at(&mut self, round: &Round, now: Instant) {
         let seconds = now.saturating_duration_since(round.since).as_secs_f64();
         let rate = round.bytes as f64 / seconds.max(1e-9);
-        let mean = round.waited / round.answers.max(1);
         if let Some(before) = self.trial.take()
             && rate < before * GAIN
         {
             self.size = (self.size / 2).max(self.least);
             self.rest = REST;
-        } else if mean < FAR / 4 {
+        } else if round.quickest < FAR / 4 {
             self.size = (self.size / 2).max(self.least);
         } else if self.rest > 0 {
             self.rest -= 1;
-        } else if mean > FAR && self.size < self.most {
+        } else if round.quickest > FAR && self.size < self.most {
             self.trial = Some(rate);
             self.size = (self.size * 2).min(self.most);
         }
