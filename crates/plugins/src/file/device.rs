@@ -13,6 +13,8 @@ pub(super) struct Device {
     /// In bytes; what is discarded or zeroed by the device is a multiple of this.
     pub(super) sector: u32,
     pub(super) rotational: bool,
+    /// It takes no writes, though the kernel lets it be opened for writing.
+    pub(super) read_only: bool,
     /// The device zeroes by itself, without being sent zeroes.
     pub(super) zeroes_fast: bool,
     preferred: u32,
@@ -26,11 +28,13 @@ impl Device {
             let text = std::fs::read_to_string(queue.join(what)).unwrap_or_default();
             text.trim().parse().unwrap_or(0)
         };
+        let read_only = std::fs::read_to_string(described(number).join("ro")).unwrap_or_default();
         let sector = rustix::fs::ioctl_blksszget(fd).unwrap_or(512);
         let preferred = u32::try_from(ask("minimum_io_size")).unwrap_or(0);
         Device {
             sector,
             rotational: ask("rotational") == 1,
+            read_only: read_only.trim() == "1",
             zeroes_fast: ask("write_zeroes_max_bytes") > 0,
             preferred: preferred.clamp(4096, 32 << 20).next_power_of_two(),
         }
@@ -42,9 +46,14 @@ impl Device {
     }
 }
 
+/// Where sysfs describes a device.
+fn described(number: u64) -> PathBuf {
+    PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number)))
+}
+
 /// Where sysfs describes the queue of a device, or of the disk that a partition belongs to.
 fn queue_of(number: u64) -> PathBuf {
-    let device = PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number)));
+    let device = described(number);
     let whole = device.join("queue");
     // `..` of the link would be another directory, so the partition's link is followed first.
     if whole.exists() { whole } else { device.canonicalize().unwrap_or(device).join("../queue") }

@@ -58,7 +58,7 @@ impl FileDisk {
             extents: device.is_none() && matches!(seek(&fd, SeekFrom::Data(0)), Ok(_) | Err(Errno::NXIO)),
             ..Facts::read_only(size)
         };
-        let facts = match writable {
+        let facts = match writable && !device.as_ref().is_some_and(|d| d.read_only) {
             true => Facts {
                 write: true,
                 flush: true,
