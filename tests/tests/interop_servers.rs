@@ -439,3 +439,59 @@ fn all_filters_together_leave_the_content_alone() {
     let said = Run::serve(&format!("{filters} {parameters}"), &convert).text();
     assert_eq!(said, "Images are identical.\n");
 }
+
+#[test]
+fn peers_start_our_server_themselves() {
+    let disk = real_disk!("nbdinfo", "nbdcopy", "nbdsh");
+    let out = disk.beside("out.raw");
+    let (ours, raw) = (e2e::diskpipe(), &disk.raw);
+    let info = Run::new("nbdinfo").words("--size -- [").arg(ours).words("serve memory 10M ]").text();
+    assert_eq!(info, "10485760\n");
+    let copy = Run::new("nbdcopy").words("-- [").arg(ours).words("serve -r file").arg(raw).arg("]").arg(&out);
+    copy.end().good();
+    same_content(("raw", raw), ("raw", &out));
+    let script = format!(
+        r#"h.connect_command(["{}", "serve", "-s", "memory", "1M"])
+h.pwrite(b"abc", 5)
+assert h.pread(5, 4) == b"\0abc\0"
+h.shutdown()"#,
+        ours.display()
+    );
+    Run::new("nbdsh").args(["-c", &script]).end().good();
+}
+
+#[test]
+fn peers_understand_every_dialect_of_our_server() {
+    let disk = real_disk!("nbdinfo", "nbdcopy", "qemu-io", "cmp");
+    for (dialect, protocol) in [
+        ("-o", "oldstyle without TLS, using simple packets"),
+        ("--no-sr", "newstyle-fixed without TLS, using simple packets"),
+        ("--mask-handshake=0", "newstyle without TLS, using simple packets"),
+        ("--mask-handshake=1", "newstyle-fixed without TLS, using structured packets"),
+        ("--mask-handshake=2", "newstyle without TLS, using simple packets"),
+    ] {
+        let command = format!(
+            r#"nbdinfo "$uri" | head -1 && nbdcopy "$uri" - | cmp - '{0}' &&
+               qemu-img compare -f raw -F raw "$uri" '{0}' && qemu-io -r -f raw -c 'read 1000 3000' "$uri""#,
+            disk.raw.display()
+        );
+        let said = serve_file(&disk.raw, &format!("-r {dialect}"), &command).text();
+        assert!(
+            said.starts_with(&format!("protocol: {protocol}\nImages are identical.\nread 3000")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn peers_come_by_both_families_of_addresses() {
+    needs!("nbdinfo", "nbdcopy", "nbd-client");
+    let command = r#"set -e
+        nbdinfo --size "nbd://127.0.0.1:$port/"
+        nbdcopy "nbd://127.0.0.1:$port" - | md5sum > a; nbdcopy "$uri" - | md5sum | cmp - a
+        if test -e /proc/net/if_inet6; then nbdcopy "nbd://[::1]:$port" - | md5sum | cmp - a; fi
+        nbd-client -l 127.0.0.1 $port"#;
+    let dir = directory();
+    let said = Run::serve("-p 0 pattern 20M", command).in_directory(dir.path()).text();
+    assert!(said.starts_with("20971520\nNegotiation: .."), "{said}");
+}

@@ -1,0 +1,92 @@
+//! Block devices at either end: copied to and from, and served. They are loop devices over files.
+
+use e2e::{Run, directory, needs, same_content};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// A loop device, taken down again. What is set of one outlives it, so that is undone as well.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn over(file: &Path) -> Option<Loop> {
+        let ended = Run::new("losetup").words("--find --show").arg(file).end();
+        if !ended.status.success() {
+            e2e::skip("needs loop devices, and root");
+            return None;
+        }
+        Some(Loop(ended.text().trim_end().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        Run::new("blockdev").arg("--setrw").arg(&self.0).end();
+        Run::new("losetup").arg("--detach").arg(&self.0).end();
+    }
+}
+
+const SIZE: usize = 24 << 20;
+
+fn content() -> Vec<u8> {
+    (0..SIZE).map(|at| if (at >> 18) % 3 == 0 { 0 } else { (at * 13 + (at >> 12)) as u8 }).collect()
+}
+
+#[test]
+fn a_device_is_copied_to_and_from() {
+    needs!("losetup", "cmp");
+    let dir = directory();
+    let (image, below, back) = (dir.path().join("image"), dir.path().join("below"), dir.path().join("back"));
+    fs::write(&image, content()).unwrap();
+    // What was there before must go.
+    fs::write(&below, vec![0x77; SIZE + (1 << 20)]).unwrap();
+    let Some(device) = Loop::over(&below) else { return };
+    Run::diskpipe().words("copy --flush").arg(&image).arg(&device.0).end().good();
+    Run::new("cmp").arg("-n").arg(SIZE.to_string()).arg(&image).arg(&device.0).end().good();
+    Run::diskpipe().arg("copy").arg(&device.0).arg(&back).end().good();
+    let copied = fs::read(&back).unwrap();
+    assert_eq!(copied.len(), SIZE + (1 << 20), "a device is as long as it was");
+    assert!(copied[SIZE..].iter().all(|byte| *byte == 0x77), "what lies behind the copy stays");
+    // A device that is too small takes nothing.
+    let small = dir.path().join("small");
+    File::create(&small).and_then(|file| file.set_len(1 << 20)).unwrap();
+    let Some(small) = Loop::over(&small) else { return };
+    let refused = Run::diskpipe().arg("copy").arg(&image).arg(&small.0).end().code(1);
+    assert!(refused.stderr.contains("smaller"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_device_is_served() {
+    needs!("losetup", "nbdcopy", "nbdinfo", "qemu-img", "qemu-io");
+    let dir = directory();
+    let (image, below) = (dir.path().join("image"), dir.path().join("below"));
+    fs::write(&image, content()).unwrap();
+    fs::write(&below, vec![0x77; SIZE]).unwrap();
+    let Some(device) = Loop::over(&below) else { return };
+    let command = format!(
+        r#"nbdinfo --size "$uri" && nbdcopy --flush '{0}' "$uri" && qemu-img compare -f raw -F raw "$uri" '{0}' &&
+           qemu-io -f raw -c 'write -zu 1M 1M' -c 'discard 4M 2M' -c 'read -P 0 1M 1M' \
+               -c 'write -P 5 1M 2M' -c 'flush' "$uri""#,
+        image.display()
+    );
+    let serve = Run::diskpipe().words("serve file").arg(&device.0).args(["--run", &command]);
+    let said = serve.text();
+    assert!(said.starts_with("25165824\nImages are identical.\n") && !said.contains("failed"), "{said}");
+    drop(device);
+    let mut expected = content();
+    expected[1 << 20..3 << 20].fill(5);
+    expected[4 << 20..6 << 20].fill(0);
+    fs::write(&image, expected).unwrap();
+    same_content(("raw", &image), ("raw", &below));
+}
+
+#[test]
+fn a_device_that_may_only_be_read_is_served_so() {
+    needs!("losetup", "nbdinfo");
+    let dir = directory();
+    let below = dir.path().join("below");
+    fs::write(&below, vec![1; 1 << 20]).unwrap();
+    let Some(device) = Loop::over(&below) else { return };
+    Run::new("blockdev").arg("--setro").arg(&device.0).end().good();
+    let serve = Run::diskpipe().words("serve file").arg(&device.0);
+    serve.args(["--run", r#"nbdinfo --is read-only "$uri" && nbdcopy "$uri" null:"#]).end().good();
+}

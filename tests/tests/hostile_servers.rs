@@ -1,0 +1,149 @@
+//! Servers that die, babble or hang up: `copy` and `info` fail at once, and in a sentence.
+
+use e2e::{Ended, Run, Server, directory, needs};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+/// The tool failed as a program does: by its own decision, in a line or two, with nothing on standard output.
+#[track_caller]
+fn failed_in_a_sentence(ended: Ended, tool: &str) {
+    let ended = ended.code(1);
+    assert_eq!(ended.text(), "");
+    assert!(ended.stderr.starts_with(&format!("diskpipe {tool}: ")), "{}", ended.stderr);
+    assert!(ended.stderr.lines().count() <= 2 && !ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_server_killed_in_mid_copy_ends_the_copy() {
+    needs!("nbdkit", "qemu-nbd");
+    let dir = directory();
+    let image = dir.path().join("image");
+    std::fs::write(&image, vec![7; 64 << 20]).unwrap();
+    let delay = "--filter=delay memory 64M rdelay=200ms wdelay=200ms";
+    let servers: [fn(&str) -> Server; 2] = [Server::ours, Server::nbdkit];
+    for start in servers {
+        for outward in [true, false] {
+            let server = start(delay);
+            let uri = server.uri();
+            let copy = Run::diskpipe().words("copy --no-extents --requests 4");
+            let copy = if outward { copy.arg(&uri).arg("null:") } else { copy.arg(&image).arg(&uri) };
+            let running = std::thread::spawn(move || copy.end());
+            std::thread::sleep(Duration::from_millis(500));
+            drop(server);
+            let killed = Instant::now();
+            failed_in_a_sentence(running.join().unwrap(), "copy");
+            assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
+        }
+    }
+}
+
+/// Serves each connection by a closure, which has a socket and its number.
+fn served_by(behaviour: impl Fn(UnixStream, usize) + Sync, run: impl Fn(&str)) {
+    let dir = directory();
+    let socket = dir.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (number, stream) in listener.incoming().enumerate() {
+                if over.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+                behaviour(stream.unwrap(), number);
+            }
+        });
+        run(&format!("nbd+unix:///?socket={}", socket.display()));
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let _ = UnixStream::connect(&socket);
+    });
+}
+
+fn both_tools_fail(uri: &str) {
+    failed_in_a_sentence(Run::diskpipe().arg("info").arg(uri).seconds(10).end(), "info");
+    failed_in_a_sentence(Run::diskpipe().words("copy").arg(uri).arg("null:").seconds(10).end(), "copy");
+    failed_in_a_sentence(Run::diskpipe().words("copy /dev/null").arg(uri).seconds(10).end(), "copy");
+}
+
+#[test]
+fn a_greeting_that_is_none_is_refused() {
+    for greeting in [&b""[..], b"SSH-2.0-OpenSSH_9.2p1\r\n", &[0; 512], b"NBDMAGIC", b"NBDMAGICIHAVEOPTxx"] {
+        let behaviour = |mut stream: UnixStream, _| {
+            let _ = stream.write_all(greeting);
+            let _ = stream.shutdown(Shutdown::Write);
+            // Unread bytes would make the end a reset.
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        };
+        served_by(behaviour, both_tools_fail);
+    }
+}
+
+/// The plainest server there is: oldstyle, a mebibyte; then whatever `answer` says to each request.
+fn oldstyle(mut stream: UnixStream, answer: impl Fn(&[u8; 28]) -> Vec<u8>) {
+    let mut greeting = b"NBDMAGIC\x00\x00\x42\x02\x81\x86\x12\x53".to_vec();
+    greeting.extend((1_u64 << 20).to_be_bytes());
+    greeting.extend(1_u32.to_be_bytes());
+    greeting.extend([0; 124]);
+    let _ = stream.write_all(&greeting);
+    let mut request = [0; 28];
+    while stream.read_exact(&mut request).is_ok() {
+        if stream.write_all(&answer(&request)).is_err() {
+            return;
+        }
+    }
+}
+
+fn reply(cookie: &[u8], error: u32) -> Vec<u8> {
+    let mut bytes = 0x6744_6698_u32.to_be_bytes().to_vec();
+    bytes.extend(error.to_be_bytes());
+    bytes.extend(cookie);
+    bytes
+}
+
+#[test]
+fn answers_that_are_none_end_the_copy() {
+    let answers: [(&str, fn(&[u8; 28]) -> Vec<u8>); 4] = [
+        ("another magic", |_| vec![0x11; 64]),
+        ("an answer to nothing", |_| reply(&[0xee; 8], 0)),
+        ("an error", |request| reply(&request[8..16], 5)),
+        ("an error that does not exist", |request| reply(&request[8..16], 0xffff_ffff)),
+    ];
+    for (what, answer) in answers {
+        let run = |uri: &str| {
+            let ended = Run::diskpipe().arg("copy").arg(uri).arg("null:").seconds(10).end();
+            assert!(!ended.status.success(), "{what}");
+            failed_in_a_sentence(ended, "copy");
+        };
+        served_by(|stream, _| oldstyle(stream, answer), run);
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up_in_the_middle_of_data_ends_the_copy() {
+    let behaviour = |stream: UnixStream, _| {
+        let end = stream.try_clone().unwrap();
+        oldstyle(stream, |request| {
+            let answer = [reply(&request[8..16], 0), vec![1; 1000]].concat();
+            let _ = (&end).write_all(&answer);
+            let _ = end.shutdown(Shutdown::Both);
+            Vec::new()
+        });
+    };
+    served_by(behaviour, |uri| {
+        failed_in_a_sentence(Run::diskpipe().arg("copy").arg(uri).arg("null:").seconds(10).end(), "copy");
+    });
+}
+
+#[test]
+fn nobody_at_the_address_is_said_at_once() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for uri in [format!("nbd://127.0.0.1:{port}"), "nbd+unix:///?socket=/no/such/socket".to_owned()] {
+        both_tools_fail(&uri);
+    }
+    for command in ["[ /no/such/program ]", "[ false ]", "[ true ]"] {
+        let run = Run::diskpipe().words("info --").words(command).seconds(10).end();
+        failed_in_a_sentence(run, "info");
+    }
+}
