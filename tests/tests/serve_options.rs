@@ -40,7 +40,12 @@ fn tcp(arguments: &str, with: impl FnOnce(u16)) {
     let said = Run::diskpipe().words("serve -p 0 --print-uri -P").arg(&pid_file).words(arguments).text();
     let (_, port) = said.trim().rsplit_once(':').unwrap_or_else(|| panic!("{said}"));
     with(port.parse().unwrap());
-    Run::new("kill").arg(fs::read_to_string(&pid_file).unwrap().trim()).end().good();
+    end(&pid_file);
+}
+
+/// Ends the server whose process id stands in this file.
+fn end(pid_file: &Path) {
+    Run::sh(&format!("kill $(cat '{}')", pid_file.display())).end().good();
 }
 
 #[test]
@@ -243,7 +248,7 @@ fn swap_locks_the_memory_of_the_process_that_serves() {
     }
     let pid = fs::read_to_string(&pid_file).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
-    Run::new("kill").arg(pid.trim()).end().good();
+    Run::sh(&format!("kill {pid}")).end().good();
     let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
     assert_ne!(locked.trim(), "0 kB");
 }
@@ -320,7 +325,7 @@ fn the_uri_is_printed_when_clients_can_connect() {
     let serve = Run::diskpipe().words("serve --print-uri -e x -P").arg(&pid_file).arg("-U").arg(&socket);
     let said = serve.words("memory 1M").text();
     assert_eq!(said, format!("nbd+unix:///x?socket={}\n", socket.display()));
-    Run::new("kill").arg(fs::read_to_string(&pid_file).unwrap().trim()).end().good();
+    end(&pid_file);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap_complete::Shell;
 use disk::registry::About;
-use std::{collections::BTreeSet, fmt::Write, fs};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 /// Writes `target/man/man1/*.1` and `target/completions/*`.
 pub(crate) fn make() -> Result<()> {
@@ -49,7 +49,23 @@ fn pages() -> Vec<(String, String)> {
     for (name, manual, command) in std::iter::once(serve).chain(tools) {
         pages.push((format!("diskpipe-{name}"), with_options(manual, &command)));
     }
+    pages.extend(guides());
     pages
+}
+
+/// What is no program's or component's own page: `docs/guides/NAME.md`.
+fn guides() -> Vec<(String, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides");
+    let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.path());
+    let mut guides: Vec<(String, String)> = files
+        .filter(|file| file.extension().is_some_and(|extension| extension == "md"))
+        .filter_map(|file| {
+            let name = file.file_stem()?.to_str()?;
+            Some((format!("diskpipe-{name}"), fs::read_to_string(&file).ok()?))
+        })
+        .collect();
+    guides.sort();
+    guides
 }
 
 fn with_parameters(manual: &str, params: &[params::Param]) -> String {
@@ -84,7 +100,7 @@ fn option_rows(command: &clap::Command) -> String {
 
 /// The commands to complete, under all of their names.
 fn programs() -> Vec<(&'static str, clap::Command)> {
-    let mut diskpipe = clap::Command::new("diskpipe").subcommand(serve("serve"));
+    let mut diskpipe = clap::Command::new("diskpipe").subcommand(serve("serve")).subcommand(serve("explain"));
     let mut all = vec![("nbdkit", serve("nbdkit"))];
     for tool in &tools::TOOLS {
         diskpipe = diskpipe.subcommand((tool.command)().name(tool.name));

@@ -21,6 +21,7 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 /// Everything, in the order of packages.
 pub(crate) const NEEDED: &[Needed] = &[
     needed("hexdump", "bsdextrautils"),
+    needed("curl", "curl"),
     needed("cmp", "diffutils"),
     needed("mke2fs", "e2fsprogs"),
     needed("e2fsck", "e2fsprogs"),
@@ -34,6 +35,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("/usr/include/openssl/ssl.h", "libssl-dev"),
     needed("nbd-server", "nbd-server"),
     needed("nbdkit", "nbdkit"),
+    needed("python3", "python3"),
     needed("nbdsh", "python3-libnbd"),
     needed("pkg-config", "pkg-config"),
     // In later Debians it is in qemu-utils; who has that has it already.
@@ -42,6 +44,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("qemu-io", "qemu-utils"),
     needed("qemu-nbd", "qemu-utils"),
     needed("strace", "strace"),
+    needed("systemd-socket-activate", "systemd"),
     needed("unshare", "util-linux"),
     needed("taskset", "util-linux"),
 ];
