@@ -85,13 +85,16 @@ fn the_committed_seeds_are_what_the_generator_writes() {
     }
 }
 
-/// What fuzzers and people have found lies beside the seeds.
+/// What fuzzers and people have found.
 #[test]
 fn every_committed_input_runs() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/client_replies");
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        run(&path.display().to_string(), &fs::read(&path).unwrap());
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/client_replies");
+    for dir in [seeds.join("found"), seeds] {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| path.is_file()) {
+            println!("{}", path.display());
+            run(&path.display().to_string(), &fs::read(&path).unwrap());
+        }
     }
 }
 

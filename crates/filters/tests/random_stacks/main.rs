@@ -72,9 +72,12 @@ fn random_stacks_hold_what_a_model_holds() {
 /// What fuzzers and people have found.
 #[test]
 fn every_committed_input_runs() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/stack");
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        println!("{}", entry.path().display());
-        run(&fs::read(entry.path()).unwrap());
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/stack");
+    for dir in [seeds.join("found"), seeds] {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| path.is_file()) {
+            println!("{}", path.display());
+            run(&fs::read(path).unwrap());
+        }
     }
 }

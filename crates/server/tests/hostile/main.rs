@@ -48,13 +48,16 @@ fn the_committed_seeds_are_what_the_generator_writes() {
     }
 }
 
-/// What fuzzers and people have found lies beside the seeds.
+/// What fuzzers and people have found.
 #[test]
 fn every_committed_input_runs() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/session");
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        println!("{}", entry.path().display());
-        session::run(&fs::read(entry.path()).unwrap());
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/session");
+    for dir in [seeds.join("found"), seeds] {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| path.is_file()) {
+            println!("{}", path.display());
+            session::run(&fs::read(path).unwrap());
+        }
     }
 }
 

@@ -63,7 +63,10 @@ impl Ask {
         let fua = facts.fua && self.flag(2);
         let limit = if self.flag(3) { 1 } else { 100 };
         let io = match self.kind() % 10 {
-            0..=2 => disk.read(self.range(disk, most)?).map(|_| Ok(())),
+            0..=2 => disk.read(self.range(disk, most)?).map(|data| {
+                no_poison(&data);
+                Ok(())
+            }),
             3 if facts.write => {
                 let range = self.range(disk, most)?;
                 let data = if self.flag(3) {
@@ -114,10 +117,24 @@ impl Ask {
             return false;
         }
         match ticket.wait() {
-            Ok(Answer::Data(data)) => data.len() == length || panic!("{} bytes of {length}", data.len()),
+            Ok(Answer::Data(data)) => {
+                assert_eq!(data.len(), length);
+                no_poison(&data);
+                true
+            }
             Ok(Answer::Status(list)) => !list.is_empty() || panic!("an empty status"),
             Ok(Answer::Done) => true,
             Err(_) => false,
         }
     }
+}
+
+/// In debug builds, buffers are filled with this before they are used.
+pub const POISON: [u8; 8] = [0xde; 8];
+
+/// What was read is what the server said, not what the memory held before.
+fn no_poison(data: &Data) {
+    let bytes = data.to_vec();
+    let found = bytes.windows(POISON.len()).position(|window| window == POISON);
+    assert_eq!(found, None, "bytes that the server never sent");
 }

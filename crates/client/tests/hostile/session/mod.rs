@@ -80,6 +80,9 @@ pub fn run(input: &[u8]) -> usize {
     let Some(([begin, way, count], rest)) = input.split_first_chunk() else { return 0 };
     let begin = BEGINS[usize::from(*begin) % BEGINS.len()];
     let Some((asks, said)) = rest.split_at_checked(usize::from(count % 16) * Ask::LEN) else { return 0 };
+    if said.windows(2).any(|window| window == &asks::POISON[..2]) {
+        return 0;
+    }
     let asks: Vec<Ask> = asks.chunks_exact(Ask::LEN).map(Ask::decode).collect();
     let piece = PIECES[usize::from(way >> 2) % 8];
     if *way & way::LIVE == way::LIVE {
