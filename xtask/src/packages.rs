@@ -33,6 +33,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("nbdcopy", "libnbd-bin"),
     needed("nbdinfo", "libnbd-bin"),
     needed("/usr/include/openssl/ssl.h", "libssl-dev"),
+    needed("losetup", "mount"),
+    needed("nbd-client", "nbd-client"),
     needed("nbd-server", "nbd-server"),
     needed("nbdkit", "nbdkit"),
     needed("python3", "python3"),
