@@ -104,7 +104,8 @@ fn reply(cookie: &[u8], error: u32) -> Vec<u8> {
 
 #[test]
 fn answers_that_are_none_end_the_copy() {
-    let answers: [(&str, fn(&[u8; 28]) -> Vec<u8>); 4] = [
+    type Answer = fn(&[u8; 28]) -> Vec<u8>;
+    let answers: [(&str, Answer); 4] = [
         ("another magic", |_| vec![0x11; 64]),
         ("an answer to nothing", |_| reply(&[0xee; 8], 0)),
         ("an error", |request| reply(&request[8..16], 5)),
