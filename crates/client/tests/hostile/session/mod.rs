@@ -88,8 +88,11 @@ pub fn run(input: &[u8]) -> usize {
     if *way & way::LIVE == way::LIVE {
         let (near, far) = Stream::pair().expect("descriptors enough");
         return std::thread::scope(|scope| {
-            scope.spawn(move || server(&far, said, piece));
-            session(near, begin, *way, &asks, None)
+            let server = scope.spawn(move || server(&far, said, piece));
+            let succeeded = session(near, begin, *way, &asks, None);
+            // The scope alone does not wait for the very end of the thread, which leak checkers want to see.
+            server.join().expect("the server's thread");
+            succeeded
         });
     }
     if *way & way::FED != 0 && *way & way::BLOCKING == 0 && matches!(begin, Begin::Agreed(_)) {
