@@ -144,10 +144,23 @@ impl Invocation {
     }
 
     /// Tells what went wrong.
-    pub(crate) fn failed(&self, why: impl fmt::Display) -> ExitCode {
-        eprintln!("{}: {why}", self.name);
+    pub(crate) fn failed(&self, why: &anyhow::Error) -> ExitCode {
+        eprintln!("{}: {}", self.name, sentence(why));
         ExitCode::FAILURE
     }
+}
+
+/// An error and its causes. A disk's error has said its cause already, and numbers of errors help nobody.
+fn sentence(why: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in why.chain() {
+        let text = cause.to_string();
+        parts.push(text.split(" (os error").next().unwrap_or_default().to_string());
+        if cause.is::<disk::Error>() {
+            break;
+        }
+    }
+    parts.join(": ")
 }
 
 fn list(command: &clap::Command, of: fn(&clap::Command) -> Vec<String>) -> ExitCode {
@@ -218,6 +231,14 @@ mod tests {
         assert!(parse(&["tool", "[", "nbdkit"]).is_err());
         assert!(parse(&["tool", "[", "]"]).is_err());
         assert!(parse(&["tool", "--bogus"]).is_err());
+    }
+
+    #[test]
+    fn errors_are_told_once_and_without_numbers() {
+        let io = || std::io::Error::from_raw_os_error(2);
+        assert_eq!(sentence(&anyhow::Error::new(io()).context("a")), "a: No such file or directory");
+        let disk = disk::Error::from(io()).context("b");
+        assert_eq!(sentence(&anyhow::Error::new(disk).context("a")), "a: b: No such file or directory");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match run(&invocation, &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::FAILURE,
-        Err(e) => invocation.failed(format!("{e:#}")),
+        Err(e) => invocation.failed(&e),
     }
 }
 

@@ -46,15 +46,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(Outcome { text, code, failures }) => match io::stdout().write_all(text.as_bytes()) {
             // A reader that had enough knows why.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            Err(e) => invocation.failed(format!("writing to standard output: {e}")),
+            Err(e) => invocation.failed(&anyhow!(e).context("writing to standard output")),
             Ok(()) => {
                 for failure in &failures {
-                    invocation.failed(format!("{failure:#}"));
+                    invocation.failed(failure);
                 }
                 if failures.is_empty() { ExitCode::from(code) } else { ExitCode::FAILURE }
             }
         },
-        Err(e) => invocation.failed(format!("{e:#}")),
+        Err(e) => invocation.failed(&e),
     }
 }
 
