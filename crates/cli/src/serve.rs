@@ -17,6 +17,7 @@ mod selinux;
 mod signals;
 mod source;
 mod stack;
+mod tls;
 mod trace;
 mod user;
 
@@ -40,6 +41,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tls::Encryption;
 use user::Identity;
 
 /// Runs with the arguments after the name; `program` is that name: `nbdkit` or `diskpipe serve`.
@@ -105,6 +107,7 @@ struct Starting {
     identity: Identity,
     manager: Manager,
     command: run::Running,
+    encryption: Encryption,
 }
 
 impl Starting {
@@ -116,9 +119,11 @@ impl Starting {
         }) {
             *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
         }
+        let messages = Messages::start(program, &options)?;
         Ok(Starting {
             program: program.to_owned(),
-            messages: Messages::start(program, &options)?,
+            encryption: Encryption::set_up(&options.tls, &messages)?,
+            messages,
             identity: Identity::find(options.user.as_deref(), options.group.as_deref())?,
             manager: Manager::of_environment(),
             command: run::Running::default(),
@@ -151,7 +156,7 @@ impl Starting {
                 bail!("-s cannot be used by a process that was started with sockets (LISTEN_FDS)");
             }
             let pid_file = self.make_pid_file()?;
-            let server = Arc::new(make_server(options, backend.clone(), &self.messages)?);
+            let server = Arc::new(self.make_server(backend.clone())?);
             self.begin(&source, &server, signals, pid_file, metrics)?;
             server.serve_stream(stream);
             backend.finish();
@@ -163,9 +168,12 @@ impl Starting {
         // Somebody who hands sockets over also watches the process.
         let foreground = options.foreground || place.address.is_none();
         let background = if foreground { None } else { Some(background::fork().context("cannot fork")?) };
-        let server = Arc::new(make_server(options, backend.clone(), &self.messages)?);
+        let server = Arc::new(self.make_server(backend.clone())?);
         // Before the user changes: the command is the user's own.
-        let shell = options.run.as_ref().map(|text| run::shell(&place.variables(&options.export), text));
+        let shell = options
+            .run
+            .as_ref()
+            .map(|text| run::shell(&place.variables(&options.export, &self.encryption), text));
         let child = shell.map(|shell| self.command.start(shell).context("cannot run a shell")).transpose()?;
         if let Err(error) = self.begin(&source, &server, signals, pid_file, metrics) {
             self.command.end();
@@ -293,41 +301,44 @@ impl Starting {
         signals.watch(act).context("cannot watch for signals")
     }
 
+    fn make_server(&self, backend: Arc<dyn Backend>) -> Result<Server> {
+        let options = &self.options;
+        let mut how = server::Options {
+            oldstyle: options.oldstyle,
+            read_only: options.read_only,
+            keepalive: options.keepalive,
+            idle_limit: options.idle_timeout,
+            log: Arc::new(self.messages.clone()),
+            tls: self.encryption.server.clone(),
+            ..server::Options::default()
+        };
+        if let Some(limit) = options.timeout {
+            // As good as none, and still a time that can be added to others.
+            how.handshake_limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
+        }
+        if let Some(threads) = options.threads {
+            how.in_flight = threads as usize;
+        }
+        how.policy.tls = self.encryption.policy;
+        how.policy.structured_replies = options.structured_replies;
+        how.policy.extended_headers = options.structured_replies;
+        how.policy.meta_contexts = options.meta_contexts;
+        if let Some(mask) = options.mask_handshake {
+            how.policy.handshake_flags = how.policy.handshake_flags & proto::flags::HandshakeFlags(mask);
+        }
+        Server::with_options(backend, how).context("cannot make a server")
+    }
+
     /// `--print-uri`.
     fn announce(&self, place: &Place) -> Result<()> {
         if self.options.print_uri && place.address.is_some() {
             let mut out = std::io::stdout();
-            writeln!(out, "{}", place.variables(&self.options.export).uri)
+            writeln!(out, "{}", place.variables(&self.options.export, &self.encryption).uri)
                 .and_then(|()| out.flush())
                 .context("--print-uri: cannot write to standard output")?;
         }
         Ok(())
     }
-}
-
-fn make_server(options: &ServeOptions, backend: Arc<dyn Backend>, messages: &Messages) -> Result<Server> {
-    let mut how = server::Options {
-        oldstyle: options.oldstyle,
-        read_only: options.read_only,
-        keepalive: options.keepalive,
-        idle_limit: options.idle_timeout,
-        log: Arc::new(messages.clone()),
-        ..server::Options::default()
-    };
-    if let Some(limit) = options.timeout {
-        // As good as none, and still a time that can be added to others.
-        how.handshake_limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
-    }
-    if let Some(threads) = options.threads {
-        how.in_flight = threads as usize;
-    }
-    how.policy.structured_replies = options.structured_replies;
-    how.policy.extended_headers = options.structured_replies;
-    how.policy.meta_contexts = options.meta_contexts;
-    if let Some(mask) = options.mask_handshake {
-        how.policy.handshake_flags = how.policy.handshake_flags & proto::flags::HandshakeFlags(mask);
-    }
-    Server::with_options(backend, how).context("cannot make a server")
 }
 
 /// Standard input and output as a client's stream; in their places come nothing, and standard error.

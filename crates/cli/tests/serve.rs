@@ -174,7 +174,10 @@ fn wrong_command_lines_are_told_on_standard_error() {
     );
     assert!(complaint(&[]).ends_with("no plugin is given: try --help"));
     assert!(complaint(&["memory", "9Q"]).ends_with("size=9Q: not a size such as 512, 64K or 1M"));
-    assert!(complaint(&["--tls=require", "memory", "1M"]).ends_with("not built yet: --tls"));
+    assert!(
+        complaint(&["--tls=require", "--tls-certificates=/nonexistent", "memory", "1M"])
+            .ends_with("--tls=require: /nonexistent/server-cert.pem: No such file or directory")
+    );
     assert!(complaint(&["-s", "--dump-plugin", "memory"]).contains("-s and --dump-plugin"));
 }
 

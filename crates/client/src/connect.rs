@@ -32,7 +32,7 @@ pub struct ConnectOptions {
     /// Encryption.
     pub tls: Tls,
     /// Whom to trust, and who to be, with TLS.
-    pub tls_settings: ClientSettings,
+    pub tls_settings: Box<ClientSettings>,
     /// How many connections to open, if the server allows several; at least 1.
     pub connections: usize,
     /// Bounds connecting, and each wait for the server in the handshake. `None`: as long as it takes.
@@ -48,7 +48,7 @@ impl Default for ConnectOptions {
             extended_headers: true,
             contexts: vec![BASE_ALLOCATION.to_string()],
             tls: Tls::Off,
-            tls_settings: ClientSettings::default(),
+            tls_settings: Box::default(),
             connections: 1,
             timeout: None,
         }
@@ -109,7 +109,7 @@ impl Connector {
         if uri.tls {
             connector.options.tls = Tls::Require;
         }
-        connector.options.tls_settings = ClientSettings {
+        *connector.options.tls_settings = ClientSettings {
             certificates: uri.tls_certificates.clone(),
             psk_file: uri.tls_psk_file.clone(),
             user: uri.user.clone(),

@@ -28,12 +28,14 @@ mod absent;
 #[cfg(not(feature = "tls"))]
 pub(crate) use absent::Session;
 #[cfg(not(feature = "tls"))]
-pub use absent::{Client, Server, make_certificates, make_key};
+pub use absent::{Client, Server, make_certificates, make_key, psk_users};
 #[cfg(feature = "tls")]
 pub use context::{Client, Server};
 #[cfg(feature = "tls")]
 pub use keygen::{make_certificates, make_key};
 pub use places::{client_directory, server_directory, server_places};
+#[cfg(feature = "tls")]
+pub use psk::users as psk_users;
 #[cfg(feature = "tls")]
 pub(crate) use session::Session;
 

@@ -1,6 +1,8 @@
 //! The place where clients connect: its sockets, and its name for `--run`.
 
 use super::options::Listen;
+use super::run::Variables;
+use super::tls::Encryption;
 use anyhow::{Context, Result, bail};
 use net::Listener;
 use proto::uri::{Address, Uri};
@@ -63,8 +65,9 @@ impl Place {
     }
 
     /// What `--run` tells its command.
-    pub(crate) fn variables(&self, export: &str) -> super::run::Variables {
-        let mut variables = super::run::Variables { export: export.to_owned(), ..Default::default() };
+    pub(crate) fn variables(&self, export: &str, encryption: &Encryption) -> Variables {
+        let tls = encryption.variable();
+        let mut variables = Variables { export: export.to_owned(), tls, ..Default::default() };
         let Some(address) = &self.address else { return variables };
         match address {
             Address::Tcp { port, .. } => variables.port = Some((*port).into()),
@@ -73,6 +76,7 @@ impl Place {
         }
         let mut uri = Uri::new(address.clone());
         uri.export = export.to_owned();
+        encryption.complete(&mut uri);
         variables.uri = uri.to_string();
         variables
     }
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn a_private_socket_has_a_directory_that_goes_with_it() {
         let place = Place::open(&Listen::PrivateUnix).unwrap();
-        let variables = place.variables("a b");
+        let variables = place.variables("a b", &Encryption::off());
         let socket = variables.unix_socket.unwrap();
         assert!(socket.exists());
         assert_eq!(variables.uri, format!("nbd+unix:///a%20b?socket={}", socket.display()));
@@ -144,14 +148,14 @@ mod tests {
         let tcp = Listen::Tcp { host: Some("127.0.0.1".into()), port: 0, family: Family::Any };
         let place = Place::open_all(&[Listen::PrivateUnix, tcp.clone(), tcp]).unwrap();
         assert_eq!(place.listeners.len(), 3);
-        assert!(place.variables("").unix_socket.is_some());
+        assert!(place.variables("", &Encryption::off()).unix_socket.is_some());
         assert!(Place::open_all(&[]).is_err());
     }
 
     #[test]
     fn a_port_is_told_by_its_real_number() {
         let listen = Listen::Tcp { host: Some("127.0.0.1".into()), port: 0, family: Family::Any };
-        let variables = Place::open(&listen).unwrap().variables("");
+        let variables = Place::open(&listen).unwrap().variables("", &Encryption::off());
         let port = variables.port.unwrap();
         assert_ne!(port, 0);
         assert_eq!(variables.uri, format!("nbd://localhost:{port}"));

@@ -4,9 +4,11 @@
 //! [`ServeOptions::parse`] turns it into what the server needs, and is where options contradict each other.
 
 use super::debug_flag::DebugFlag;
+use super::tls::{self, TlsOptions};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use net::Family;
 use params::{Delay, Value};
+use proto::handshake::Tls;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,6 +150,9 @@ pub(crate) struct Typed {
     /// The file of pre-shared keys.
     #[arg(long, value_name = "FILE")]
     tls_psk: Option<PathBuf>,
+    /// Versions and ciphers of TLS, as a priority string of GnuTLS.
+    #[arg(long, value_name = "PRIORITY", allow_hyphen_values = true)]
+    tls_priority: Option<String>,
     /// Demand and check certificates of clients.
     #[arg(long)]
     tls_verify_peer: bool,
@@ -258,6 +263,7 @@ pub(crate) struct ServeOptions {
     pub(crate) exit_with_parent: bool,
     pub(crate) oldstyle: bool,
     pub(crate) mask_handshake: Option<u16>,
+    pub(crate) tls: TlsOptions,
     pub(crate) structured_replies: bool,
     pub(crate) meta_contexts: bool,
     pub(crate) swap: bool,
@@ -321,7 +327,6 @@ impl Typed {
         let what = self.what();
         if matches!(what, What::Serve | What::Explain | What::DumpPlugin) {
             self.refuse_contradictions()?;
-            self.refuse_unbuilt()?;
         }
         let number = |option: &str, text: Option<&String>| -> Result<Option<u32>, BadUsage> {
             text.map(|text| {
@@ -347,9 +352,21 @@ impl Typed {
         let log_format = self.log_format.as_deref().unwrap_or("text");
         let log_format = LogFormat::from_text(log_format)
             .map_err(|wrong| BadUsage(format!("--log-format={log_format}: {}", wrong.0)))?;
-        let debug = self.debug.iter().map(|text| DebugFlag::parse(text)).collect::<Result<_, _>>()?;
         let listen = self.listen()?;
         let listen_option = self.listen_option();
+        let tls = TlsOptions {
+            when: self.tls.as_deref().map(tls::when).transpose()?,
+            certificates: self.tls_certificates,
+            psk: self.tls_psk,
+            verify_peer: self.tls_verify_peer,
+            priority: self.tls_priority,
+        };
+        if self.oldstyle && tls.when == Some(Tls::Require) {
+            return Err(BadUsage(
+                "-o and --tls=require cannot be used together: the oldstyle protocol has no TLS".into(),
+            ));
+        }
+        let debug = self.debug.iter().map(|text| DebugFlag::parse(text)).collect::<Result<_, _>>()?;
         let mut words = self.words.into_iter();
         Ok(ServeOptions {
             what,
@@ -380,6 +397,7 @@ impl Typed {
             exit_with_parent: self.exit_with_parent,
             oldstyle: self.oldstyle,
             mask_handshake,
+            tls,
             structured_replies: !self.no_sr,
             meta_contexts: !self.no_mc,
             swap: self.swap,
@@ -457,22 +475,6 @@ impl Typed {
             }));
         }
         Ok(())
-    }
-
-    /// Options that parse but have nothing behind them yet. Serving without them would not be what was asked.
-    fn refuse_unbuilt(&self) -> Result<(), BadUsage> {
-        // Explicitly no encryption is what there is.
-        let tls = self.tls.as_deref().is_some_and(|when| bool::from_text(when) != Ok(false));
-        let unbuilt = [
-            ("--tls", tls),
-            ("--tls-certificates", self.tls_certificates.is_some()),
-            ("--tls-psk", self.tls_psk.is_some()),
-            ("--tls-verify-peer", self.tls_verify_peer),
-        ];
-        match unbuilt.iter().find(|(_, given)| *given) {
-            Some((option, _)) => Err(BadUsage(format!("not built yet: {option}"))),
-            None => Ok(()),
-        }
     }
 
     /// The option that says where to listen: none may, where the sockets are there already.

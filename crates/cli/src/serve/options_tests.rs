@@ -257,11 +257,18 @@ fn bad_values_name_the_option() {
 }
 
 #[test]
-fn what_is_not_built_says_so() {
-    for line in ["--tls=require", "--tls-psk=x", "--tls-certificates x", "--tls-verify-peer"] {
-        let refused = refused(&format!("{line} null"));
-        assert!(refused.starts_with("not built yet: --"), "{refused}");
-    }
+fn tls_has_three_ways_and_none_of_them_is_oldstyle() {
+    use proto::handshake::Tls;
+    assert_eq!(parse("--tls=off null").tls.when, Some(Tls::Off));
+    let tls =
+        parse("--tls require --tls-certificates x --tls-psk=y --tls-priority=NORMAL --tls-verify null").tls;
+    assert_eq!(
+        (tls.when, tls.verify_peer, tls.priority.as_deref()),
+        (Some(Tls::Require), true, Some("NORMAL"))
+    );
+    assert_eq!((tls.certificates, tls.psk), (Some("x".into()), Some("y".into())));
+    assert!(refused("--tls=maybe null").contains("off, on and require"));
+    assert!(refused("-o --tls=require null").contains("the oldstyle protocol has no TLS"));
 }
 
 #[test]

@@ -78,3 +78,9 @@ pub fn make_certificates(_: &Path, _: &CertificateWishes) -> io::Result<Vec<std:
 pub fn make_key(_: &Path, _: &str) -> io::Result<std::path::PathBuf> {
     Err(absent())
 }
+
+/// # Errors
+/// Always.
+pub fn psk_users(_: &Path) -> io::Result<Vec<String>> {
+    Err(absent())
+}

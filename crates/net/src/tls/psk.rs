@@ -30,6 +30,14 @@ pub(super) fn read(file: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(users)
 }
 
+/// The users in a file of pre-shared keys, in its order.
+///
+/// # Errors
+/// A sentence that names the file, and the line if one is wrong.
+pub fn users(file: &Path) -> io::Result<Vec<String>> {
+    Ok(read(file)?.into_iter().map(|(user, _)| String::from_utf8_lossy(&user).into_owned()).collect())
+}
+
 fn entry(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let colon = line.iter().rposition(|byte| *byte == b':')?;
     let (user, key) = (&line[..colon], hex(&line[colon + 1..])?);
