@@ -80,9 +80,6 @@ fn debug_flags_are_warned_about() {
     assert!(warned.contains("memory does not contain a global variable called memory_debug_foo"), "{warned}");
     assert!(warned.contains("-D other.bar was not used"), "{warned}");
     assert!(complaint("-D memory.foo memory 1M").contains("must have the format NAME.FLAG=N"));
-    let told =
-        Run::serve("-U - -v -D nbdkit.backend.datapath=0 memory 1M", "diskpipe info \"$uri\"").end().good();
-    assert!(!told.stderr.contains("memory: open"), "{}", told.stderr);
 }
 
 #[test]
@@ -279,6 +276,15 @@ fn verbose_lines_are_those_of_nbdkit() {
         Run::serve("-v --filter=offset memory 1M offset=512", "diskpipe info \"$uri\"").end().good().stderr;
     assert!(told.contains(": memory[1]: debug: offset: open readonly=0 exportname=\"\" tls=0"), "{told}");
     assert!(told.contains(": memory[1]: debug: memory: open "), "{told}");
+    assert!(told.contains("debug: using thread model: parallel"), "{told}");
+    let lines = |flags: &str| {
+        let command = "echo x | diskpipe copy - \"$uri\"";
+        let told = Run::serve(&format!("-v {flags} memory 1M"), command).end().good().stderr;
+        (told.contains("memory: open "), told.contains("memory: pwrite count=2 offset=0"))
+    };
+    assert_eq!(lines(""), (true, true));
+    assert_eq!(lines("-D nbdkit.backend.datapath=0"), (true, false));
+    assert_eq!(lines("-D nbdkit.backend.controlpath=0"), (false, true));
 }
 
 #[test]

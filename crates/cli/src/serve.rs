@@ -138,6 +138,7 @@ impl Starting {
         if options.exit_with_parent {
             exit_with_parent()?;
         }
+        self.messages.debug(&format!("{} {}", self.program, env!("CARGO_PKG_VERSION")));
         warn_of_flags(options, stack, &self.messages);
         let source = Source::start(options, stack, &self.messages)?;
         let endpoint = options.metrics.as_deref().map(Endpoint::open).transpose().context("--metrics")?;
@@ -146,6 +147,7 @@ impl Starting {
             Some((_, metrics)) => metrics.over(source.backend()),
             None => source.backend(),
         };
+        self.messages.debug(&format!("using thread model: {}", backend.thread_model()));
         backend.get_ready().map_err(|error| anyhow!("{error}"))?;
         // As any server's: files that it makes are not for everybody to write.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -368,11 +370,11 @@ fn exit_with_parent() -> Result<()> {
 /// Debug flags are details of nbdkit's own plugins; scripts that set them must not fail.
 fn warn_of_flags(options: &ServeOptions, stack: &Stack, messages: &Messages) {
     for flag in &options.debug {
-        let debug_flag::DebugFlag { component, flag, .. } = flag;
-        if component == "nbdkit" {
+        if flag.is_of_server() {
             continue;
         }
-        if stack.components().any(|about| about.name == component) {
+        let debug_flag::DebugFlag { component, flag, .. } = flag;
+        if component == "nbdkit" || stack.components().any(|about| about.name == component) {
             let variable = format!("{component}_debug_{}", flag.replace('.', "_"));
             messages.warn(&format!(
                 "-D {component}.{flag}: {component} does not contain a global variable called {variable}"

@@ -221,6 +221,13 @@ fn debug_flags_that_nobody_has_are_only_warned_about() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("debug flag -D foo.bar was not used"), "{told}");
     assert!(told.contains("memory does not contain a global variable called memory_debug_x"), "{told}");
+    let told =
+        serve(&["-U", "-", "-D", "nbdkit.x=1", "-D", "nbdkit.tls.log=1", "memory", "1M", "--run", "true"])
+            .output()
+            .unwrap();
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("nbdkit does not contain a global variable called nbdkit_debug_x"), "{told}");
+    assert!(!told.contains("tls"), "{told}");
 }
 
 fn kill(pid: u32, signal: &str) {

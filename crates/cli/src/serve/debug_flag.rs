@@ -26,8 +26,47 @@ impl DebugFlag {
         Ok(DebugFlag { component: component.to_owned(), flag: flag.to_owned(), value })
     }
 
-    /// `nbdkit.backend.datapath=0`: `-v` is wanted without a line for every request.
-    pub(crate) fn hides_requests(&self) -> bool {
-        self.component == "nbdkit" && self.flag == "backend.datapath" && self.value == 0
+    /// Whether the server itself has such a flag.
+    pub(crate) fn is_of_server(&self) -> bool {
+        let known = ["backend.controlpath", "backend.datapath", "tls.log", "tls.session"];
+        self.component == "nbdkit" && known.contains(&self.flag.as_str())
+    }
+}
+
+/// What `-v` tells of components, as `-D nbdkit.backend...` changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Each request.
+    pub(crate) requests: bool,
+    /// Everything else: opening and closing.
+    pub(crate) control: bool,
+}
+
+impl Told {
+    /// The last flag of a name counts.
+    pub(crate) fn of(flags: &[DebugFlag]) -> Told {
+        let is_on = |name: &str| {
+            let flag = flags.iter().rfind(|flag| flag.component == "nbdkit" && flag.flag == name);
+            flag.is_none_or(|flag| flag.value != 0)
+        };
+        Told { requests: is_on("backend.datapath"), control: is_on("backend.controlpath") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_own_flags_choose_what_is_told() {
+        let flags =
+            |texts: &[&str]| texts.iter().map(|text| DebugFlag::parse(text).unwrap()).collect::<Vec<_>>();
+        assert_eq!(Told::of(&[]), Told { requests: true, control: true });
+        let told = Told::of(&flags(&["nbdkit.backend.datapath=0", "file.backend.controlpath=0"]));
+        assert_eq!(told, Told { requests: false, control: true });
+        let told = Told::of(&flags(&["nbdkit.backend.controlpath=0", "nbdkit.backend.controlpath=1"]));
+        assert_eq!(told, Told { requests: true, control: true });
+        let known = |text: &str| DebugFlag::parse(text).unwrap().is_of_server();
+        assert!(known("nbdkit.tls.log=9") && !known("nbdkit.foo=1") && !known("file.tls.log=9"));
     }
 }

@@ -1,7 +1,7 @@
 //! What is served: the stack of a command line, or the exports of a file, which can be read again.
 
 use super::config;
-use super::debug_flag::DebugFlag;
+use super::debug_flag::Told;
 use super::messages::Messages;
 use super::options::ServeOptions;
 use super::stack::Stack;
@@ -30,8 +30,8 @@ struct File {
 /// What is put over each component.
 #[derive(Clone)]
 struct Layers {
-    /// Whom to tell every request.
-    tell: Option<Messages>,
+    /// Whom to tell what is asked of it.
+    tell: Option<(Messages, Told)>,
 }
 
 impl Layers {
@@ -42,7 +42,7 @@ impl Layers {
         backend: Arc<dyn Backend>,
     ) -> Arc<dyn Backend> {
         match &self.tell {
-            Some(messages) => trace::backend(component, plugin, backend, messages.clone()),
+            Some((messages, told)) => trace::backend(component, plugin, backend, messages.clone(), *told),
             None => backend,
         }
     }
@@ -51,8 +51,8 @@ impl Layers {
 impl Source {
     /// Starts what the options name.
     pub(crate) fn start(options: &ServeOptions, stack: &Stack, messages: &Messages) -> Result<Source> {
-        let tell = options.verbose && !options.debug.iter().any(DebugFlag::hides_requests);
-        let layers = Layers { tell: tell.then(|| messages.clone()) };
+        let tell = options.verbose.then(|| (messages.clone(), Told::of(&options.debug)));
+        let layers = Layers { tell };
         match &options.config {
             Some(file) => Source::of_file(file, layers),
             None => {

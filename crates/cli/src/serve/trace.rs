@@ -1,21 +1,23 @@
 //! What `-v` tells of each component: the requests that reach it and what it answers.
 
+use super::debug_flag::Told;
 use super::messages::Messages;
 use disk::shapes::{
     Op, OpKind,
     around::{Around, EveryRequest},
 };
-use disk::{Backend, Client, Disk, Io};
+use disk::{Backend, Client, Disk, Export, Io};
 use std::sync::Arc;
 
-/// `next`, the backend of component `name` over (or in) `plugin`, with a line for every request to it.
+/// `next`, the backend of component `name` over (or in) `plugin`, with lines for what is asked of it.
 pub(crate) fn backend(
     name: &'static str,
     plugin: &'static str,
     next: Arc<dyn Backend>,
     messages: Messages,
+    told: Told,
 ) -> Arc<dyn Backend> {
-    Arc::new(Traced { name, plugin, next, messages })
+    Arc::new(Traced { name, plugin, next, messages, told })
 }
 
 struct Traced {
@@ -23,6 +25,7 @@ struct Traced {
     plugin: &'static str,
     next: Arc<dyn Backend>,
     messages: Messages,
+    told: Told,
 }
 
 impl Traced {
@@ -30,24 +33,43 @@ impl Traced {
     fn at(&self, connection: u64) -> String {
         format!("{}[{connection}]", self.plugin)
     }
+
+    fn control(&self, connection: u64, line: impl FnOnce() -> String) {
+        if self.told.control {
+            self.messages.call(&self.at(connection), &format!("{}: {}", self.name, line()));
+        }
+    }
 }
 
 impl Backend for Traced {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        let Traced { name, messages, .. } = self;
+        self.control(client.connection, || {
+            let (read_only, tls) = (i32::from(client.read_only), i32::from(client.tls));
+            format!("open readonly={read_only} exportname=\"{}\" tls={tls}", client.export)
+        });
+        if !self.told.requests {
+            return self.next.open(client);
+        }
+        let (name, messages) = (self.name, self.messages.clone());
         let at = self.at(client.connection);
-        let (read_only, tls) = (i32::from(client.read_only), i32::from(client.tls));
-        let export = client.export;
-        messages.call(&at, &format!("{name}: open readonly={read_only} exportname=\"{export}\" tls={tls}"));
         Io::later(async move {
             let disk = self.next.open(client).await?;
-            let requests = Requests { name, at, messages: messages.clone() };
-            Ok(Arc::new(Around::new(requests, disk)) as Arc<dyn Disk>)
+            Ok(Arc::new(Around::new(Requests { name, at, messages }, disk)) as Arc<dyn Disk>)
         })
     }
 
+    fn preconnect<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, ()> {
+        self.control(client.connection, || "preconnect".to_owned());
+        self.next.preconnect(client)
+    }
+
+    fn exports<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Vec<Export>> {
+        self.control(client.connection, || format!("list_exports readonly={}", i32::from(client.read_only)));
+        self.next.exports(client)
+    }
+
     fn disconnected(&self, connection: u64) {
-        self.messages.call(&self.at(connection), &format!("{}: close", self.name));
+        self.control(connection, || "close".to_owned());
         self.next.disconnected(connection);
     }
 
