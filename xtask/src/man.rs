@@ -104,7 +104,9 @@ fn programs() -> Vec<(&'static str, clap::Command)> {
     let mut all = vec![("nbdkit", serve("nbdkit"))];
     for tool in &tools::TOOLS {
         diskpipe = diskpipe.subcommand((tool.command)().name(tool.name));
-        all.push((tool.alias, (tool.command)().name(tool.alias)));
+        if let Some(alias) = tool.alias {
+            all.push((alias, (tool.command)().name(alias)));
+        }
     }
     let directory = clap::Arg::new("directory").value_hint(clap::ValueHint::DirPath).required(true);
     diskpipe = diskpipe.subcommand(clap::Command::new("install-names").arg(directory));

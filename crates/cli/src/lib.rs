@@ -50,6 +50,7 @@ Commands:
   explain         show what serve would serve with the same arguments
   copy            copy a disk (also under the name nbdcopy)
   info            show what a disk is (also under the name nbdinfo)
+  keygen          make keys for TLS
   install-names DIR [--force]
                   make links of those names in DIR
 

@@ -20,7 +20,7 @@ pub(crate) enum Job {
 /// Other programs' names, and what we do under them.
 fn names() -> impl Iterator<Item = (&'static str, Job)> {
     std::iter::once(("nbdkit", Job::Serve))
-        .chain(tools::TOOLS.iter().map(|tool| (tool.alias, Job::Tool(tool))))
+        .chain(tools::TOOLS.iter().filter_map(|tool| Some((tool.alias?, Job::Tool(tool)))))
 }
 
 /// The job and the name that `argv[0]` asks for; `None` under our own name and unknown ones.

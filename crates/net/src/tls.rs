@@ -33,7 +33,7 @@ pub use absent::{Client, Server, make_certificates, make_key, psk_users};
 pub use context::{Client, Server};
 #[cfg(feature = "tls")]
 pub use keygen::{make_certificates, make_key};
-pub use places::{client_directory, server_directory, server_places};
+pub use places::{client_directory, default_user, server_directory, server_places};
 #[cfg(feature = "tls")]
 pub use psk::users as psk_users;
 #[cfg(feature = "tls")]

@@ -1,4 +1,4 @@
-//! The tools: `copy` and `info`, each a command line that ends in an exit code.
+//! The tools: `copy`, `info` and others, each a command line that ends in an exit code.
 //!
 //! Each has a `main` (its arguments, beginning with the name that it was started under, in; an exit code out), a
 //! `command` from which manual pages and completions are made, and a manual.
@@ -7,6 +7,7 @@
 mod command_line;
 pub mod copy;
 pub mod info;
+pub mod keygen;
 mod size;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -15,8 +16,8 @@ use std::{ffi::OsString, process::ExitCode};
 pub struct Tool {
     /// What follows `diskpipe` on the command line.
     pub name: &'static str,
-    /// The name under which it behaves as people know it.
-    pub alias: &'static str,
+    /// The name under which it behaves as people know it, if there is one.
+    pub alias: Option<&'static str>,
     /// Its manual, in Markdown, with a marker where the table of options goes.
     pub manual: &'static str,
     /// Its options.
@@ -26,19 +27,26 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 2] = [
+pub const TOOLS: [Tool; 3] = [
     Tool {
         name: "copy",
-        alias: "nbdcopy",
+        alias: Some("nbdcopy"),
         manual: include_str!("copy/copy.md"),
         command: copy::command,
         main: copy::main,
     },
     Tool {
         name: "info",
-        alias: "nbdinfo",
+        alias: Some("nbdinfo"),
         manual: include_str!("info/info.md"),
         command: info::command,
         main: info::main,
+    },
+    Tool {
+        name: "keygen",
+        alias: None,
+        manual: include_str!("keygen/keygen.md"),
+        command: keygen::command,
+        main: keygen::main,
     },
 ];

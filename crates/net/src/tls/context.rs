@@ -2,7 +2,7 @@
 
 use super::{
     CA_CERT, CA_CRL, CLIENT_CERT, CLIENT_KEY, ClientSettings, Keys, SERVER_CERT, SERVER_KEY, ServerSettings,
-    TlsFacts, client_directory, priority, psk, reason,
+    TlsFacts, client_directory, default_user, priority, psk, reason,
     session::{Pipe, Session},
     unreadable,
 };
@@ -196,7 +196,7 @@ impl Client {
         let mut context = builder(settings.priority.as_deref(), psk)?;
         let mut authority = PathBuf::from("those that this system trusts");
         if let Some(file) = &settings.psk_file {
-            let user = settings.user.clone().unwrap_or_else(logged_in);
+            let user = settings.user.clone().unwrap_or_else(default_user);
             let users = psk::read(file)?;
             let Some((user, key)) = users.into_iter().find(|(known, _)| known == user.as_bytes()) else {
                 return Err(invalid(format!("{}: there is no key for the user {user:?}", file.display())));
@@ -444,15 +444,4 @@ fn names(certificate: &X509Ref) -> Vec<String> {
         found.extend(common.filter_map(|entry| entry.data().to_string().ok()));
     }
     found
-}
-
-fn logged_in() -> String {
-    let set = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
-    let listed = || {
-        let id = rustix::process::getuid().as_raw().to_string();
-        let list = fs::read_to_string("/etc/passwd").ok()?;
-        let line = list.lines().find(|line| line.split(':').nth(2) == Some(&id))?;
-        line.split(':').next().map(str::to_owned)
-    };
-    set("LOGNAME").or_else(|| set("USER")).or_else(listed).unwrap_or_default()
 }

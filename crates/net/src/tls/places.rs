@@ -1,4 +1,4 @@
-//! Where certificates are looked for when nobody says where they are.
+//! What is taken when nobody says where certificates are, or who somebody is.
 
 use super::{CA_CERT, SERVER_CERT};
 use std::path::PathBuf;
@@ -27,4 +27,16 @@ pub fn server_directory() -> Option<PathBuf> {
 /// The first of the usual places that tells a client whom to trust.
 pub fn client_directory() -> Option<PathBuf> {
     places("libnbd").into_iter().find(|dir| dir.join(CA_CERT).exists())
+}
+
+/// The user that a client is when nobody says which: the one who is logged in. Empty if there is none.
+pub fn default_user() -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
+    let listed = || {
+        let id = rustix::process::getuid().as_raw().to_string();
+        let list = std::fs::read_to_string("/etc/passwd").ok()?;
+        let line = list.lines().find(|line| line.split(':').nth(2) == Some(&id))?;
+        line.split(':').next().map(str::to_owned)
+    };
+    set("LOGNAME").or_else(|| set("USER")).or_else(listed).unwrap_or_default()
 }
