@@ -3,7 +3,7 @@
 //! The disk is the client's [`RemoteDisk`] itself, so requests, flags, extents and holes pass through as they
 //! are. What is decided here is which server, which export, and whether clients share one connection.
 
-use client::{Address, Connector, RemoteDisk, Tls};
+use client::{Address, Connector, RemoteDisk, Tls, TlsSettings};
 use disk::{Backend, Client, Disk, Error, Export, Io, Plugin, Result};
 use params::{Choice, Params};
 use std::{
@@ -53,17 +53,24 @@ pub(crate) struct Nbd {
     retry: u32,
     /// Let all clients share one connection, made at the start. By default only with command and socket-fd.
     shared: Option<bool>,
-    /// Encryption of the connection to the server. Only off for now.
+    /// Encryption of the connection to the server: off, on (if the server offers it) or require. By default off, but on
+    /// when another of these parameters is given, and require with a URI that says nbds.
     tls: Option<TlsMode>,
     /// The directory of certificates for TLS.
     tls_certificates: Option<PathBuf>,
-    /// Whether to check the server's certificate.
+    /// Whether to check the server's certificate; true by default.
     tls_verify: Option<bool>,
-    /// The user name for TLS.
+    /// The name that the server's certificate must have; by default that of the host.
+    #[param(placeholder = "NAME")]
+    tls_hostname: Option<String>,
+    /// The user name for TLS with pre-shared keys; by default the one who is logged in.
     #[param(placeholder = "NAME")]
     tls_username: Option<String>,
     /// The file of pre-shared keys for TLS.
     tls_psk: Option<PathBuf>,
+    /// Versions and ciphers of TLS, as a priority string of GnuTLS.
+    #[param(placeholder = "PRIORITY")]
+    tls_priority: Option<String>,
 }
 
 #[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +92,9 @@ impl Plugin for Nbd {
     const NAME: &'static str = "nbd";
     const MANUAL: &'static str = include_str!("nbd.md");
     const DUMP: &'static [(&'static str, &'static str)] =
-        &[("libnbd_tls", "0"), ("libnbd_uri", "1"), ("libnbd_vsock", "1"), ("libnbd_dynamic_list", "1")];
+        &[("libnbd_tls", "1"), ("libnbd_uri", "1"), ("libnbd_vsock", "1"), ("libnbd_dynamic_list", "1")];
 
     fn start(self) -> Result<impl Backend + 'static> {
-        self.refuse_tls()?;
         let alone = self.command.is_some() || self.socket_fd.is_some();
         let shared = self.shared.unwrap_or(alone);
         if self.dynamic_export && (shared || alone) {
@@ -99,11 +105,17 @@ impl Plugin for Nbd {
             return Err(Error::invalid("dynamic-export=true: not together with export"));
         }
         let mut server = self.server()?;
-        if let (Server::Running(connector), Some(export)) = (&mut server, &self.export) {
-            connector.options.export = export.clone();
+        let mut tls = (Tls::Off, TlsSettings::default());
+        if let Server::Running(connector) = &mut server {
+            if let Some(export) = &self.export {
+                connector.options.export = export.clone();
+            }
+            tls = (connector.options.tls, (*connector.options.tls_settings).clone());
         }
+        let tls = self.tls(tls);
         Ok(NbdBackend(Arc::new(Proxy {
             server,
+            tls,
             export: self.export.unwrap_or_default(),
             dynamic: self.dynamic_export,
             retry: self.retry,
@@ -113,23 +125,38 @@ impl Plugin for Nbd {
 }
 
 impl Nbd {
-    fn refuse_tls(&self) -> Result<()> {
-        let others = [
-            ("tls-certificates", self.tls_certificates.is_some()),
-            ("tls-verify", self.tls_verify.is_some()),
-            ("tls-username", self.tls_username.is_some()),
-            ("tls-psk", self.tls_psk.is_some()),
-        ];
-        let named = match self.tls {
-            Some(TlsMode::Off) => None,
-            Some(mode) => Some(format!("tls={}", mode.word())),
-            // Any of them asks for TLS, unless tls=off stands beside it.
-            None => others.iter().find(|(_, given)| *given).map(|(key, _)| (*key).to_string()),
+    /// What the parameters say of encryption, over what a URI says.
+    fn tls(&self, mut said: (Tls, TlsSettings)) -> (Tls, TlsSettings) {
+        let (when, settings) = (&mut said.0, &mut said.1);
+        let any = self.tls_certificates.is_some()
+            || self.tls_verify.is_some()
+            || self.tls_hostname.is_some()
+            || self.tls_username.is_some()
+            || self.tls_psk.is_some()
+            || self.tls_priority.is_some();
+        *when = match self.tls {
+            // What the URI demands stays demanded.
+            _ if *when == Tls::Require => Tls::Require,
+            Some(TlsMode::Off) => Tls::Off,
+            Some(TlsMode::On) => Tls::Allow,
+            Some(TlsMode::Require) => Tls::Require,
+            None => {
+                if any {
+                    Tls::Allow
+                } else {
+                    Tls::Off
+                }
+            }
         };
-        match named {
-            Some(named) => Err(Error::invalid(format!("{named}: TLS is not built yet; only tls=off works"))),
-            None => Ok(()),
-        }
+        let over = |to: &mut Option<PathBuf>, given: &Option<PathBuf>| *to = given.clone().or(to.take());
+        over(&mut settings.certificates, &self.tls_certificates);
+        over(&mut settings.psk_file, &self.tls_psk);
+        let over = |to: &mut Option<String>, given: &Option<String>| *to = given.clone().or(to.take());
+        over(&mut settings.user, &self.tls_username);
+        over(&mut settings.hostname, &self.tls_hostname);
+        over(&mut settings.priority, &self.tls_priority);
+        settings.verify_peer = self.tls_verify.unwrap_or(settings.verify_peer);
+        said
     }
 
     /// The one server that the parameters name.
@@ -155,9 +182,6 @@ impl Nbd {
         let at = |address| Ok(Server::Running(Connector::to(address)));
         if let Some(uri) = &self.uri {
             let connector = Connector::uri(uri).map_err(|e| e.context("uri"))?;
-            if connector.options.tls != Tls::Off {
-                return Err(Error::invalid(format!("uri={uri}: TLS is not built yet; use nbd or nbd+unix")));
-            }
             return Ok(Server::Running(connector));
         }
         if let Some(path) = &self.socket {
@@ -203,6 +227,7 @@ struct NbdBackend(Arc<Proxy>);
 
 struct Proxy {
     server: Server,
+    tls: (Tls, TlsSettings),
     /// For a server that is started; one that runs has it in its options.
     export: String,
     dynamic: bool,
@@ -224,6 +249,8 @@ impl Proxy {
         if self.dynamic {
             connector.options.export = export.to_string();
         }
+        connector.options.tls = self.tls.0;
+        *connector.options.tls_settings = self.tls.1.clone();
         Ok(connector)
     }
 

@@ -59,14 +59,19 @@ fn exactly_one_server_is_named() {
 }
 
 #[test]
-fn tls_is_refused_until_it_is_there() {
-    for (key, value) in
-        [("tls", "on"), ("tls", "require"), ("tls-verify", "true"), ("tls-psk", "/k"), ("tls-username", "u")]
-    {
-        refused(&[("socket", "/s"), (key, value)], "TLS is not built yet");
-    }
-    refused(&[("uri", "nbds://h")], "TLS is not built yet");
-    start(&[("socket", "/s"), ("tls", "off"), ("tls-verify", "false")]).unwrap();
+fn what_tls_needs_is_looked_for_when_connecting() {
+    let opened = |params: &[(&str, &str)]| {
+        let backend = start(params).unwrap();
+        backend.open(&Client::local("")).wait().map(drop).unwrap_err().to_string()
+    };
+    let missing = opened(&[("socket", "/nonexistent/s"), ("tls-psk", "/nonexistent/keys.psk")]);
+    // Without TLS in this build, that is what is missing.
+    let expected = ["/nonexistent/keys.psk: No such file or directory", "cargo feature `tls`"];
+    assert!(expected.iter().any(|end| missing.ends_with(end)), "{missing}");
+    let off = opened(&[("socket", "/nonexistent/s"), ("tls", "off"), ("tls-psk", "/nonexistent/keys.psk")]);
+    assert!(off.starts_with("/nonexistent/s: cannot connect"), "{off}");
+    let demanded = opened(&[("uri", "nbds+unix://?socket=/nonexistent/s&tls-psk-file=/k"), ("tls", "off")]);
+    assert!(!demanded.contains("cannot connect"), "{demanded}");
 }
 
 #[test]
