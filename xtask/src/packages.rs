@@ -30,6 +30,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("fio", "fio"),
     needed("c++", "g++"),
     needed("sgdisk", "gdisk"),
+    needed("certtool", "gnutls-bin"),
+    needed("psktool", "gnutls-bin"),
     needed("nbdcopy", "libnbd-bin"),
     needed("nbdinfo", "libnbd-bin"),
     needed("/usr/include/openssl/ssl.h", "libssl-dev"),
