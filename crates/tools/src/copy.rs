@@ -197,9 +197,10 @@ impl<'a> Copy<'a> {
         let size = from.facts().size;
         let fresh = matches!(self.destination, Endpoint::File(file) if file.is_fresh());
         let block = u64::from(to.facts().blocks.minimum);
+        let request_size = self.plan.ends(&**from, &**to).request_size;
         // Last comes what makes a new file as long as its source, and what must share a block with other data.
         let last = match size % block {
-            _ if fresh => size.saturating_sub(1) / self.plan.request_size * self.plan.request_size,
+            _ if fresh => size.saturating_sub(1) / request_size * request_size,
             _ => size / block * block,
         };
         engine::copy(&self.plan, Range::new(0, last), &self.lanes, progress)?;

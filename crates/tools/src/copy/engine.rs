@@ -59,7 +59,7 @@ impl Plan {
     pub(crate) fn ends<'a>(&self, from: &'a dyn Disk, to: &'a dyn Disk) -> Ends<'a> {
         let longest = from.facts().blocks.maximum.min(to.facts().blocks.maximum);
         // A maximum need not be a power of 2, but is a multiple of the minimum.
-        let request_size = self.request_size.min(longest.into());
+        let request_size = self.request_size.min(longest.into()).max(block(from, to));
         Ends {
             from,
             to,
@@ -77,10 +77,15 @@ impl Plan {
 
     /// How the source is cut for these ends.
     pub(crate) fn cut(&self, ends: &Ends<'_>) -> Cut {
-        let align = ends.from.facts().blocks.minimum.max(ends.to.facts().blocks.minimum);
         let by_writing = self.zeroes != Zeroes::Skip && !ends.to.facts().zero;
-        Cut { data: ends.request_size, zero: (!by_writing).then_some(ZERO_STEP), align: align.into() }
+        let zero = (!by_writing).then_some(ZERO_STEP);
+        Cut { data: ends.request_size, zero, align: block(ends.from, ends.to) }
     }
+}
+
+/// What both ends can read and write at the least, in bytes.
+fn block(from: &dyn Disk, to: &dyn Disk) -> u64 {
+    from.facts().blocks.minimum.max(to.facts().blocks.minimum).into()
 }
 
 /// Copies `range` (of the source and to the same place) over all lanes.
@@ -371,6 +376,15 @@ mod tests {
             copy_all(&plan(), Fake::new(bytes.clone()), Fake::new(vec![1; 256 << 10]).with_block(4096));
         outcome.unwrap();
         assert!(to.bytes() == bytes);
+    }
+
+    #[test]
+    fn requests_are_no_shorter_than_blocks() {
+        let bytes = islands(100_000, 19);
+        let from = Fake::new([&bytes[..], &[0; 31_072]].concat()).with_block(32 << 10);
+        let (outcome, _, to) = copy_all(&plan(), from, Fake::new(vec![1; 131_072]));
+        outcome.unwrap();
+        assert!(to.bytes()[..bytes.len()] == bytes);
     }
 
     #[test]
