@@ -134,19 +134,29 @@ impl<'a> Map<'a> {
     pub(crate) fn learn(&mut self, answer: Option<&Extents>) {
         self.asked = false;
         let asked = self.unknown;
-        let mut at = asked.start;
-        let covered = answer.filter(|e| !e.is_empty());
-        for (range, kind) in covered.into_iter().flat_map(|e| e.ranges(asked.start)) {
-            // Whatever is answered, only what was asked for is used.
-            let Some(range) = range.intersect(asked) else { break };
-            self.add(range, kind.zero);
-            at = range.end();
+        // Whatever is answered, only what was asked for is used; and the next question starts at a whole block.
+        let mut known = answer.map_or(0, Extents::covered).min(asked.len);
+        if known < asked.len {
+            known -= known % self.cut.align;
         }
-        if covered.is_none() {
-            self.add(asked, false);
-            at = asked.end();
+        match answer {
+            Some(extents) if known > 0 => {
+                let known = Range::new(asked.start, known);
+                for (range, kind) in extents.ranges(asked.start) {
+                    let Some(range) = range.intersect(known) else { break };
+                    self.add(range, kind.zero);
+                }
+            }
+            Some(extents) if !extents.is_empty() => {
+                known = self.cut.align.min(asked.len);
+                self.add(Range::new(asked.start, known), false);
+            }
+            _ => {
+                known = asked.len;
+                self.add(asked, false);
+            }
         }
-        self.unknown = Range::new(at, asked.end() - at);
+        self.unknown = Range::new(asked.start + known, asked.len - known);
     }
 
     /// Appends a segment: joined with its neighbour, its inner border moved so that all data lie in aligned blocks.
@@ -328,6 +338,20 @@ mod tests {
             map.learn(Some(&extents(parts)));
             assert_eq!(rest(&mut map), want, "{parts:?}");
         }
+    }
+
+    #[test]
+    fn questions_start_at_whole_blocks() {
+        let cut = Cut { align: 16, ..CUT };
+        let regions = Regions::new(Range::new(0, 64), 1);
+        let mut map = Map::new(&regions, cut, true);
+        map.ask();
+        map.learn(Some(&extents(&[(20, Kind::HOLE), (1, Kind::DATA)])));
+        assert_eq!(map.ask(), Some(Range::new(16, 48)));
+        map.learn(Some(&Extents::one(5, Kind::HOLE)));
+        assert_eq!(map.ask(), Some(Range::new(32, 32)));
+        map.learn(None);
+        assert_eq!(rest(&mut map), [zero(0, 16), data(16, 48)]);
     }
 
     #[test]
