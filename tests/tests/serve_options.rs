@@ -177,7 +177,7 @@ fn old_and_new_style_are_spoken() {
 
 #[test]
 fn structured_replies_and_meta_contexts_can_be_left_out() {
-    needs!("nbdsh");
+    needs!("nbdsh", "nbdinfo");
     let negotiated = "h.get_structured_replies_negotiated()";
     assert_eq!(nbdsh("memory 1M", negotiated), "True");
     for option in ["--no-sr", "--no-structured-replies"] {

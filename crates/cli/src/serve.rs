@@ -28,7 +28,7 @@ use messages::Messages;
 use notify::Manager;
 use options::{Listen, ServeOptions, What};
 use server::Server;
-use server::metrics::{Endpoint, Metrics};
+use server::metrics::{Endpoint, Metrics, Page};
 use signals::Signals;
 use source::Source;
 use stack::Stack;
@@ -159,7 +159,7 @@ impl Starting {
             }
             let pid_file = self.make_pid_file()?;
             let server = Arc::new(self.make_server(backend.clone())?);
-            self.begin(&source, &server, signals, pid_file, metrics)?;
+            let _page = self.begin(&source, &server, signals, pid_file, metrics)?;
             server.serve_stream(stream);
             backend.finish();
             return Ok(ExitCode::SUCCESS);
@@ -177,10 +177,8 @@ impl Starting {
             .as_ref()
             .map(|text| run::shell(&place.variables(&options.export, &self.encryption), text));
         let child = shell.map(|shell| self.command.start(shell).context("cannot run a shell")).transpose()?;
-        if let Err(error) = self.begin(&source, &server, signals, pid_file, metrics) {
-            self.command.end();
-            return Err(error);
-        }
+        let _page =
+            self.begin(&source, &server, signals, pid_file, metrics).inspect_err(|_| self.command.end())?;
         self.announce(&place)?;
         if let Some(background) = background {
             background.ready(options.config.is_some()).context("cannot go to the background")?;
@@ -247,7 +245,8 @@ impl Starting {
         self.options.pid_file.as_deref().map(make).transpose()
     }
 
-    /// In the process that serves: threads may be started, signals end it, and its number is written down.
+    /// In the process that serves: threads may be started, signals end it, and its number is written down. Metrics are
+    /// served as long as the returned value lives.
     fn begin(
         &self,
         source: &Source,
@@ -255,7 +254,7 @@ impl Starting {
         signals: Signals,
         pid_file: Option<File>,
         metrics: Option<(Endpoint, Arc<Metrics>)>,
-    ) -> Result<()> {
+    ) -> Result<Option<Page>> {
         if self.options.swap {
             use rustix::mm::{MlockAllFlags, mlockall};
             mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
@@ -264,16 +263,17 @@ impl Starting {
         self.watch(signals, source, server)?;
         self.identity.take_on()?;
         source.backend().after_fork().map_err(|error| anyhow!("{error}"))?;
+        let mut page = None;
         if let Some((endpoint, metrics)) = metrics {
             if let Some(port) = endpoint.port() {
                 self.messages.info(&format!("metrics are at http://localhost:{port}/metrics"));
             }
-            endpoint.start(metrics).context("--metrics")?;
+            page = Some(endpoint.start(metrics).context("--metrics")?);
         }
         if let Some(mut file) = pid_file {
             writeln!(file, "{}", std::process::id()).context("-P: cannot write the process id")?;
         }
-        Ok(())
+        Ok(page)
     }
 
     fn watch(&self, signals: Signals, source: &Source, server: &Server) -> Result<()> {

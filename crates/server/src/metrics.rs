@@ -8,7 +8,7 @@ mod count;
 mod http;
 mod text;
 
-pub use http::Endpoint;
+pub use http::{Endpoint, Page};
 
 use count::Counts;
 use disk::{

@@ -75,7 +75,7 @@ pub(crate) fn config() -> String {
         ("name", "nbdkit".to_owned()),
         ("root_tls_certificates_dir", "/etc/pki/nbdkit".to_owned()),
         ("sbindir", bindir.display().to_string()),
-        ("selinux", "no".to_owned()),
+        ("selinux", "yes".to_owned()),
         ("tls", if net::tls::BUILT { "yes" } else { "no" }.to_owned()),
         ("version", format!("{major}.{minor}.{patch}")),
         ("version_major", major.to_string()),

@@ -6,6 +6,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -42,22 +43,43 @@ impl Endpoint {
         self.listeners.first().and_then(Listener::port)
     }
 
-    /// Answers on a thread of its own, until the process ends.
+    /// Answers on a thread of its own, until the value is dropped.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(self, metrics: Arc<Metrics>) -> io::Result<()> {
-        let never = Stop::new()?;
-        std::thread::Builder::new().name("metrics".into()).spawn(move || {
-            loop {
-                match net::accept_any(&self.listeners, &never, None) {
-                    // Whoever asks badly gets nothing; there is nobody to tell.
-                    Ok(Some((_, stream))) => drop(answer(&stream, &metrics)),
-                    Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(100)),
+    pub fn start(self, metrics: Arc<Metrics>) -> io::Result<Page> {
+        let stop = Arc::new(Stop::new()?);
+        let thread = std::thread::Builder::new().name("metrics".into()).spawn({
+            let stop = stop.clone();
+            move || {
+                while !stop.is_set() {
+                    match net::accept_any(&self.listeners, &stop, None) {
+                        // Whoever asks badly gets nothing; there is nobody to tell.
+                        Ok(Some((_, stream))) => drop(answer(&stream, &metrics)),
+                        Ok(None) => {}
+                        Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                    }
                 }
             }
         })?;
-        Ok(())
+        Ok(Page { stop, thread: Some(thread) })
+    }
+}
+
+/// The page, as long as it is served.
+#[must_use = "nothing is served any more when it is dropped"]
+pub struct Page {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.stop.set();
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been told already.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -119,7 +141,8 @@ mod tests {
     fn the_page_is_served_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
-        Endpoint::open(socket.to_str().unwrap()).unwrap().start(Arc::new(Metrics::new())).unwrap();
+        let endpoint = Endpoint::open(socket.to_str().unwrap()).unwrap();
+        let served = endpoint.start(Arc::new(Metrics::new())).unwrap();
         let page = said(&socket, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
         assert!(page.contains("\r\n\r\n# HELP ") && page.contains("\ndiskpipe_connections 0\n"), "{page}");
@@ -128,6 +151,8 @@ mod tests {
         assert!(said(&socket, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
         assert!(said(&socket, "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
         assert_eq!(said(&socket, &"x".repeat(REQUEST_MAX + 1)), "");
+        drop(served);
+        assert!(!socket.exists());
     }
 
     #[test]
