@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A command to run to its end.
 #[must_use]
@@ -25,8 +25,6 @@ pub struct Ended {
     pub stdout: Vec<u8>,
     /// What it complained about.
     pub stderr: String,
-    /// How long it took.
-    pub took: Duration,
     words: String,
 }
 
@@ -114,10 +112,8 @@ impl Run {
         let mut stderr = tempfile::tempfile().expect("a temporary file can be made");
         let handle = |file: &File| Stdio::from(file.try_clone().expect("a descriptor is to be had"));
         self.command.stdin(self.input).stdout(handle(&stdout)).stderr(handle(&stderr));
-        let start = Instant::now();
         let mut process = Process::start(&mut self.command, &self.words);
         let status = process.wait(self.limit);
-        let took = start.elapsed();
         drop(process);
         let text = |file: &mut File| {
             let mut bytes = Vec::new();
@@ -128,7 +124,7 @@ impl Run {
         let Some(status) = status else {
             panic!("`{}` did not end within {:?}; it said\n{stderr}", self.words, self.limit)
         };
-        Ended { status, stdout, stderr, took, words: self.words }
+        Ended { status, stdout, stderr, words: self.words }
     }
 
     /// Runs it to an end that must be good, and takes what it printed.
