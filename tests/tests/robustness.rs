@@ -104,10 +104,9 @@ fn clients_killed_in_mid_transfer_leave_nothing_behind() {
                 0 => (server.uri(), "null:".to_owned()),
                 _ => ("/dev/zero".to_owned(), server.uri()),
             };
-            let mut copy = Run::diskpipe().words("copy -S 0 --no-extents").arg(from).arg(to).start();
+            let copy = Run::diskpipe().words("copy -S 0 --no-extents").arg(from).arg(to).start();
             // It may have been killed while it connected, too.
             std::thread::sleep(Duration::from_millis(5 + 3 * round as u64));
-            assert!(copy.wait(Duration::ZERO).is_none() || plugin.starts_with("memory"), "still at it");
             drop(copy);
         }
         serves(&server);

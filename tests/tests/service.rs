@@ -413,7 +413,7 @@ fn resident(server: &Server) -> u64 {
 }
 
 /// Kills so many clients in the middle of what they do, eight at a time.
-fn kill_clients(server: &Server, image: &str, times: usize) {
+fn kill_clients(server: &Server, times: usize) {
     let (read, write) = (server.uri(), server.uri());
     std::thread::scope(|scope| {
         for worker in 0..8 {
@@ -422,7 +422,7 @@ fn kill_clients(server: &Server, image: &str, times: usize) {
                 for round in 0..times / 8 {
                     let (from, to) = match (worker + round) % 2 {
                         0 => (read.as_str(), "null:"),
-                        _ => (image, write.as_str()),
+                        _ => ("/dev/zero", write.as_str()),
                     };
                     let client: Process =
                         Run::diskpipe().words("copy -S 0 --no-extents").args([from, to]).start();
@@ -444,17 +444,15 @@ fn a_thousand_killed_clients_leave_nothing_behind() {
     size(&server.uri());
     std::thread::sleep(Duration::from_millis(200));
     let idle = (server.threads(), server.descriptors());
-    // Everything has been used once: every page of the disk, buffers, pools.
-    let image = dir.path().join("disk.img");
-    fs::write(&image, vec![7; 64 << 20]).unwrap();
-    let image = image.to_str().unwrap();
-    Run::diskpipe().args(["copy", image, &server.uri()]).end().good();
-    kill_clients(&server, image, 200);
+    // Everything has been used once: pools, and the disk's own memory to its last page.
+    let fill = format!("head -c 64M /dev/zero | tr '\\0' x | diskpipe copy -S 0 - '{}'", server.uri());
+    Run::sh(&fill).end().good();
+    kill_clients(&server, 200);
     server.until("threads and descriptors are given back", |server| {
         (server.threads(), server.descriptors()) == idle
     });
     let before = resident(&server);
-    kill_clients(&server, image, 1000);
+    kill_clients(&server, 1000);
     server.until("threads and descriptors are given back", |server| {
         (server.threads(), server.descriptors()) == idle
     });
