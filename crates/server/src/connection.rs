@@ -77,7 +77,7 @@ fn converse(
         "connection {}: export {:?}, {} bytes, flags {}",
         client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
     ));
-    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options);
+    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options, client.connection);
     let closed = disk.close().wait();
     match ended {
         Ok(End::Disconnected | End::Closed) => closed.map_err(|e| format!("closing the disk: {e}")),

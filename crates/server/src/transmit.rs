@@ -6,7 +6,7 @@ use crate::{
     patience::Patience,
     pending::{Answer, Outcome, Pending},
     raw::Destination,
-    serve::Options,
+    serve::{Log, Options},
     to_wire::{self, EXTENTS_MAX},
 };
 use disk::{BufMut, Data, Disk, Facts, Io, Range, WriteFlags, ZeroFlags};
@@ -73,6 +73,7 @@ pub(crate) fn transmit(
     negotiated: &Negotiated,
     first: &[u8],
     options: &Options,
+    number: u64,
 ) -> std::result::Result<End, Broken> {
     let contexts = negotiated.contexts.iter();
     let contexts = contexts
@@ -96,6 +97,7 @@ pub(crate) fn transmit(
         in_flight: options.in_flight.max(1),
         patience: Patience::new(stream, options.idle_limit)?,
         readiness: None,
+        refusals: Refusals { log: &*options.log, number, told: false },
     };
     reactor::block_on(transmission.run())
 }
@@ -116,12 +118,21 @@ struct Transmission<'d> {
     input: Input,
     output: Output,
     pending: InFlight<Pending<'d>>,
-    /// So many may be pending.
     /// No more requests than this wait at once: more stay in the socket.
     in_flight: usize,
     patience: Patience,
     /// Made when it is first needed: most connections never wait for anything but their client.
     readiness: Option<Readiness<Arc<Stream>>>,
+    refusals: Refusals<'d>,
+}
+
+/// What the log hears of requests that are not carried out.
+struct Refusals<'d> {
+    log: &'d dyn Log,
+    /// Of the connection.
+    number: u64,
+    /// One line of a connection says enough, however much nonsense it asks for.
+    told: bool,
 }
 
 impl<'d> Transmission<'d> {
@@ -205,10 +216,10 @@ impl<'d> Transmission<'d> {
             };
             self.input.take(payload);
             let (errno, why) = refusal.unwrap_or((Errno::EINVAL, "the request must not have a payload"));
-            return self.to(request).error(self.output.header(), errno, why);
+            return self.refuse(request, errno, why);
         }
         if let Some((errno, why)) = refusal {
-            return self.to(request).error(self.output.header(), errno, why);
+            return self.refuse(request, errno, why);
         }
         let range = Range::new(request.offset, request.length);
         let fua = request.flags.has(CommandFlags::FUA);
@@ -271,7 +282,7 @@ impl<'d> Transmission<'d> {
         self.discard(payload).await?;
         let refusal = refusal.filter(|_| request.command == Command::Write);
         let (errno, why) = refusal.unwrap_or((Errno::EINVAL, "the request must not have a payload"));
-        self.to(request).error(self.output.header(), errno, why);
+        self.refuse(request, errno, why);
         Ok(())
     }
 
@@ -283,6 +294,19 @@ impl<'d> Transmission<'d> {
             Answer::Done(Io::Ready(r)) => self.reply(request, Outcome::Done(r)),
             Answer::Status(Io::Ready(r)) => self.reply(request, Outcome::Status(r)),
             answer => self.pending.push(Pending { request: *request, answer }),
+        }
+    }
+
+    /// The request is nothing that the disk could be asked for.
+    #[cold]
+    fn refuse(&mut self, request: &Request, errno: Errno, why: &str) {
+        self.to(request).error(self.output.header(), errno, why);
+        let Refusals { log, number, told } = &mut self.refusals;
+        if !std::mem::replace(told, true) {
+            let Request { command, length, offset, .. } = request;
+            log.error(&format!(
+                "connection {number}: refused {command:?} of {length} bytes at offset {offset}: {why}"
+            ));
         }
     }
 
@@ -382,7 +406,7 @@ impl<'d> Transmission<'d> {
                 let answer = self.block_status(&whole, Range::new(whole.offset, whole.length), contexts);
                 self.answer(&whole, answer);
             }
-            Err(why) => self.to(request).error(self.output.header(), Errno::EINVAL, &why),
+            Err(why) => self.refuse(request, Errno::EINVAL, &why),
         }
     }
 

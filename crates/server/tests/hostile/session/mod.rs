@@ -159,10 +159,10 @@ pub fn run(input: &[u8]) -> usize {
     answers::check(sent, &answers, setting.handshake == Handshake::Oldstyle, ended_well, before)
 }
 
-/// Whether a line tells why a connection ended, not of an export that could not be opened.
+/// Whether a line tells why a connection ended, not of an export that could not be opened or a request refused.
 fn is_last_word(line: &str) -> bool {
     let after = line.split_once(": ").map_or("", |(_, after)| after);
-    !after.starts_with("opening export ")
+    !after.starts_with("opening export ") && !after.starts_with("refused ")
 }
 
 /// Serves what lies ready; no thread is needed, because nothing can be full.
