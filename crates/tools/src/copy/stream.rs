@@ -12,11 +12,12 @@ use reactor::{InFlight, Interest, Readiness};
 use std::{
     collections::VecDeque,
     fs::File,
-    future::Future,
+    future::{Future, poll_fn},
     io::{self, Read, Write},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// What is read from a stream at once, if there is so much.
@@ -136,6 +137,30 @@ impl Future for Ahead<'_> {
 
 impl Out<'_> {
     async fn copy(mut self, progress: &Progress) -> Result<()> {
+        let outcome = self.all(progress).await;
+        if outcome.is_err() {
+            self.let_answers_come().await;
+        }
+        outcome
+    }
+
+    /// A server that cannot deliver its answers may complain of it where the user reads it. So they are taken, unless
+    /// that takes long.
+    async fn let_answers_come(&mut self) {
+        let mut patience = pin!(reactor::sleep(Duration::from_secs(1)));
+        poll_fn(|cx| {
+            loop {
+                match self.flight.poll_next(cx) {
+                    Poll::Ready(Some(_)) => {}
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return patience.as_mut().poll(cx),
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn all(&mut self, progress: &Progress) -> Result<()> {
         loop {
             self.begin()?;
             if self.write_what_is_ready(progress)? {
