@@ -43,6 +43,7 @@ fn written_again(style: ReplyStyle, payload: &Payload<'_>) {
         // Long extents and wide statuses are cut where descriptors have 32 bits.
         Payload::BlockStatus { .. } if style == ReplyStyle::Structured => return,
         Payload::BlockStatus { context, extents } => to.block_status(&mut out, true, *context, extents),
+        Payload::Size(size) => to.size(&mut out, true, *size),
         Payload::Error(error) if error.message.len() > proto::limits::STRING_MAX => return,
         Payload::Error(error) => match error.offset {
             Some(at) => to.error_at(&mut out, true, error.errno, &error.message, at),

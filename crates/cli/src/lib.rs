@@ -51,6 +51,7 @@ Commands:
   copy            copy a disk (also under the name nbdcopy)
   info            show what a disk is (also under the name nbdinfo)
   keygen          make keys for TLS
+  resize          change the size of a disk that is served
   install-names DIR [--force]
                   make links of those names in DIR
 

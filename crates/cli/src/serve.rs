@@ -308,6 +308,7 @@ impl Starting {
         let mut how = server::Options {
             oldstyle: options.oldstyle,
             read_only: options.read_only,
+            resize: options.resize,
             keepalive: options.keepalive,
             idle_limit: options.idle_timeout,
             log: Arc::new(self.messages.clone()),

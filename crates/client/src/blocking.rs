@@ -1,6 +1,10 @@
 //! The client without futures: each call returns when the server has answered.
 
-use crate::{connect::Connector, connection::Ask, remote_disk::RemoteDisk};
+use crate::{
+    connect::Connector,
+    connection::{Ask, SizeWatch},
+    remote_disk::RemoteDisk,
+};
 use disk::{Data, Disk, Errno, Error, Extents, Facts, Range, Result, WriteFlags, ZeroFlags};
 use proto::{Command, CommandFlags};
 
@@ -26,9 +30,9 @@ impl Client {
         Ok(Client { disk: connector.open()? })
     }
 
-    /// Size of the export, in bytes.
+    /// Size of the export, in bytes; where it changes, the last one that was heard of here.
     pub fn size(&self) -> u64 {
-        self.facts().size
+        self.disk.size()
     }
 
     /// What the export is and can do.
@@ -153,6 +157,23 @@ impl Client {
         let range = self.check(at, len)?;
         self.offered("extents", self.facts().extents)?;
         if range.is_empty() { Ok(Extents::new()) } else { self.disk.extents(range, usize::MAX).wait() }
+    }
+
+    /// Change the size of the export (the proposed RESIZE), and learn what it is then. No other thread may have
+    /// requests under way between the old size and the new one.
+    ///
+    /// # Errors
+    /// As [`RemoteDisk::resize`].
+    pub fn resize(&self, size: u64) -> Result<u64> {
+        reactor::block_on(self.disk.resize(size))
+    }
+
+    /// Hear of every change of the size: [`SizeWatch::wait`] returns them one by one. This can be asked for once.
+    ///
+    /// # Errors
+    /// As [`RemoteDisk::watch_size`].
+    pub fn watch_size(&self) -> Result<SizeWatch<'_>> {
+        self.disk.watch_size()
     }
 
     /// Close the connection in an orderly way, after everything was answered.

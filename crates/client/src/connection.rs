@@ -8,8 +8,10 @@ mod answer;
 mod inbox;
 mod outbox;
 mod slots;
+mod watch;
 
 pub use answer::{Answer, ContextStatus};
+pub use watch::SizeWatch;
 
 use disk::{Data, Errno, Error, Result};
 use inbox::Inbox;
@@ -134,9 +136,10 @@ impl Connection {
         Ok(Ticket { connection: self, cookie, taken: false })
     }
 
-    /// How many replies are outstanding, including those that nobody awaits.
+    /// How many replies are outstanding, including those that nobody awaits; not that to [`Connection::watch_size`],
+    /// which has no end.
     pub fn in_flight(&self) -> usize {
-        self.inner.counts.waiting()
+        self.inner.counts.finite()
     }
 
     /// How many bytes of requests wait to be sent: what is in flight beyond that holds no memory here.
@@ -225,7 +228,7 @@ impl Inner {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return any,
                 Err(e) => return self.fail(broken("receiving from", e), true),
                 Ok((0, _)) => {
-                    let unanswered = self.counts.waiting();
+                    let unanswered = self.counts.finite();
                     let text =
                         format!("the server closed the connection with {unanswered} requests unanswered");
                     return self.fail(Error::new(Errno::SHUTDOWN, text), true);
@@ -237,7 +240,7 @@ impl Inner {
             let decoded = inbox.decode(&mut lock(&self.slots), &self.counts, &mut wakers);
             wakers.drain(..).for_each(Waker::wake);
             inbox.wakers = wakers;
-            if self.counts.waiting() == 0 {
+            if self.counts.finite() == 0 {
                 self.wake_idle();
             }
             if let Err(text) = decoded {

@@ -2,7 +2,7 @@
 
 use crate::{
     connect::Connector,
-    connection::{Answer, Ask, Connection, Ticket},
+    connection::{Answer, Ask, Connection, SizeWatch, Ticket},
 };
 use disk::{
     Blocks, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Range, Result, Status, WriteFlags, ZeroFlags,
@@ -19,7 +19,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -38,6 +38,8 @@ pub struct RemoteDisk {
     links: Box<[Link]>,
     next: AtomicUsize,
     facts: Facts,
+    /// The present size, as far as it is known here.
+    size: AtomicU64,
     negotiated: Negotiated,
     /// The longest read or write.
     payload: u64,
@@ -97,9 +99,51 @@ impl RemoteDisk {
             payload: u64::from((largest - largest % facts.blocks.minimum).max(facts.blocks.minimum)),
             effect: if extended { u64::MAX } else { EFFECT_COMPACT },
             status: if extended { u64::MAX } else { STATUS_COMPACT },
+            size: AtomicU64::new(facts.size),
             facts,
             negotiated,
             _child: child,
+        }
+    }
+
+    /// The size of the export in bytes: as it was in the handshake, or as [`RemoteDisk::resize`] left it, or as
+    /// [`RemoteDisk::watch_size`] last told it.
+    pub fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// Change the size of the export (the proposed RESIZE), and learn what it is then. Nothing of this disk may be
+    /// under way between the old size and the new one. With several connections it cannot shrink: each of them
+    /// counts as a client that uses it.
+    ///
+    /// # Errors
+    /// `ENOTSUP` where the server does not offer it; `EPERM` when the export would shrink while others use it;
+    /// `ENOSPC` when it cannot have that size; or the server failed.
+    pub async fn resize(&self, size: u64) -> Result<u64> {
+        self.must_offer_resize()?;
+        let ask = Ask { command: Command::Resize, flags: CommandFlags::NONE, offset: size, length: 0 };
+        match self.links[0].connection.submit(ask, None)?.await? {
+            Answer::Size(size) => {
+                self.size.store(size, Relaxed);
+                Ok(size)
+            }
+            _ => Err(Error::io("the server answered RESIZE without a size")),
+        }
+    }
+
+    /// Hear of every change of the size, whoever makes it. This can be asked for once.
+    ///
+    /// # Errors
+    /// `ENOTSUP` where the server does not offer it; or the connection has ended.
+    pub fn watch_size(&self) -> Result<SizeWatch<'_>> {
+        self.must_offer_resize()?;
+        Ok(self.links[0].connection.watch_size()?.keeping(&self.size))
+    }
+
+    fn must_offer_resize(&self) -> Result<()> {
+        match self.negotiated.info.flags.has(TransmissionFlags::SEND_RESIZE) {
+            true => Ok(()),
+            false => Err(Error::new(Errno::NOTSUP, "the server does not offer to resize this export")),
         }
     }
 

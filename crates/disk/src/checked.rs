@@ -5,7 +5,7 @@
 
 use crate::{
     Backend, Client, Data, Disk, Extents, Facts, Io, Range, Status, WriteFlags, ZeroFlags, backend::Export,
-    shared::Place,
+    resize::Resizing, shared::Place,
 };
 use std::sync::Arc;
 
@@ -52,7 +52,8 @@ impl Checked {
         let f = self.0.facts();
         assert!(offered, "{what} was asked though the facts do not offer it: {f:?}");
         assert!(!range.is_empty(), "{what} of an empty range");
-        assert!(range.lies_within(f.size), "{what} of {range} on a disk of {} bytes", f.size);
+        let size = self.0.resizing().map_or(f.size, Resizing::size);
+        assert!(range.lies_within(size), "{what} of {range} on a disk of {size} bytes");
         let minimum = u64::from(f.blocks.minimum);
         assert!(
             range.start.is_multiple_of(minimum) && range.len.is_multiple_of(minimum),
@@ -135,5 +136,8 @@ impl Disk for Checked {
         let f = self.0.facts();
         self.check("placed write", r, f.write && (f.fua || !flags.fua));
         self.0.placed(r, flags)
+    }
+    fn resizing(&self) -> Option<&dyn Resizing> {
+        self.0.resizing()
     }
 }

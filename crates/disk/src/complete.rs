@@ -110,7 +110,7 @@ impl Completed {
 }
 
 impl Disk for Completed {
-    crate::forward!(next: next, read, flush, cache, extents, status);
+    crate::forward!(next: next, read, flush, cache, extents, status, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -4,6 +4,7 @@ use crate::{
     Data, Io, Range,
     error::{Errno, Error},
     extents::{Extents, Status},
+    resize::Resizing,
     shared::Place,
 };
 use std::sync::Arc;
@@ -25,12 +26,12 @@ impl Default for Blocks {
     }
 }
 
-/// What an opened disk is and can do; fixed until it is closed.
+/// What an opened disk is and can do; fixed until it is closed (but see [`Disk::resizing`] of its size).
 ///
 /// A filter adjusts a copy: `Facts { size, ..next.facts().clone() }`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
-    /// In bytes, at most 2^63-1.
+    /// In bytes, at most 2^63-1. Where it changes ([`Disk::resizing`]) this is what it was when the disk was opened.
     pub size: u64,
     /// How requests should be cut.
     pub blocks: Blocks,
@@ -104,7 +105,7 @@ pub struct ZeroFlags {
 
 /// An opened disk.
 ///
-/// Requests lie within `facts().size` and use only what `facts()` offers; neither is empty. Whoever calls sees to
+/// Requests lie within `facts().size` (or the present size, where [`Disk::resizing`] tells one) and use only what `facts()` offers; neither is empty. Whoever calls sees to
 /// that (the server checks what clients send; in debug builds [`crate::checked`] checks every layer). Many requests
 /// may be under way at once, and may be answered in any order. `flush` makes all writes stable that were answered
 /// before it was asked.
@@ -175,6 +176,12 @@ pub trait Disk: Send + Sync {
         unsupported("placed writes")
     }
 
+    /// In a disk whose size changes while it is open: its size as it is now. A filter passes this on only if it does
+    /// not care how large the disk is; else it makes of it a disk of a fixed size, which is the default.
+    fn resizing(&self) -> Option<&dyn Resizing> {
+        None
+    }
+
     /// The client is leaving in an orderly way: last chance for work that can wait or fail. Passed on by default.
     fn close(&self) -> Io<'_, ()> {
         self.next().map_or(Io::ok(()), Disk::close)
@@ -228,6 +235,9 @@ macro_rules! forward {
         fn extents(&self, range: $crate::Range, limit: usize) -> $crate::Io<'_, $crate::Extents> {
             self.$f.extents(range, limit)
         }
+    };
+    (@resizing $f:ident) => {
+        fn resizing(&self) -> Option<&dyn $crate::resize::Resizing> { self.$f.resizing() }
     };
     (@status $f:ident) => {
         fn status(&self, context: usize, range: $crate::Range, limit: usize) -> $crate::Io<'_, Vec<$crate::Status>> {

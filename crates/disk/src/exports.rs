@@ -203,7 +203,7 @@ struct Named {
 }
 
 impl Disk for Named {
-    crate::forward!(disk: next, read, write, zero, trim, flush, cache, extents, status);
+    crate::forward!(disk: next, read, write, zero, trim, flush, cache, extents, status, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

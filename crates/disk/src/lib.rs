@@ -21,6 +21,7 @@ pub mod extents;
 mod io;
 mod range;
 pub mod registry;
+pub mod resize;
 pub mod serialized;
 pub mod shapes;
 #[allow(unsafe_code)]

@@ -79,7 +79,7 @@ struct Holding {
 }
 
 impl Disk for Holding {
-    crate::forward!(next: next, facts, read, write, zero, trim, flush, cache, extents, status);
+    crate::forward!(next: next, facts, read, write, zero, trim, flush, cache, extents, status, resizing);
 }
 
 #[cfg(test)]

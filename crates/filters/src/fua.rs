@@ -94,7 +94,7 @@ impl Layer {
 }
 
 impl Disk for Layer {
-    disk::forward!(next: next, read, cache, extents, status);
+    disk::forward!(next: next, read, cache, extents, status, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -56,7 +56,7 @@ struct Layer {
 }
 
 impl Disk for Layer {
-    disk::forward!(next: next, read, write, zero, trim, flush, extents, status);
+    disk::forward!(next: next, read, write, zero, trim, flush, extents, status, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -37,7 +37,7 @@ struct Solid {
 }
 
 impl Disk for Solid {
-    disk::forward!(next: next, read, write, zero, trim, flush, cache, status);
+    disk::forward!(next: next, read, write, zero, trim, flush, cache, status, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

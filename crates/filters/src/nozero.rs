@@ -109,7 +109,7 @@ impl Naive {
 }
 
 impl Disk for Naive {
-    disk::forward!(next: next, read, write, trim, flush, cache, extents, status);
+    disk::forward!(next: next, read, write, trim, flush, cache, extents, status, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

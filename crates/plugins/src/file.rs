@@ -7,13 +7,14 @@ mod input;
 mod output;
 
 use self::disk::FileDisk;
-use ::disk::{Backend, Client, Disk, Errno, Error, Export, Io, Plugin, Result};
+use ::disk::{Backend, Client, Disk, Errno, Error, Export, Io, Plugin, Result, resize::Size};
 use params::{Choice, Params};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::{
+    collections::HashMap,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// Serve a local file or block device.
@@ -35,6 +36,9 @@ pub(crate) struct File {
     /// How the file will be read, as a hint to the kernel's read-ahead.
     #[param(default = "normal")]
     fadvise: Fadvise,
+    /// Clients may change the size of the file (with the server's option `--resize`).
+    #[param(default = "false")]
+    resizable: bool,
 }
 
 /// What happens to the page cache.
@@ -103,6 +107,7 @@ impl Plugin for File {
             is_dir,
             read_only,
             manner: Manner { cache: self.cache, fadvise: self.fadvise },
+            sizes: self.resizable.then(Mutex::default),
         })
     }
 }
@@ -112,9 +117,25 @@ struct FileBackend {
     is_dir: bool,
     read_only: bool,
     manner: Manner,
+    /// The sizes of the files that are open, by device and inode; `None`: sizes do not change.
+    sizes: Option<Mutex<Sizes>>,
 }
 
+type Sizes = HashMap<(u64, u64), Weak<Size>>;
+
 impl FileBackend {
+    /// `disk` with the size that all who have the same file open share, where sizes change.
+    fn resizable(&self, disk: FileDisk) -> Result<Arc<dyn Disk>> {
+        let (Some(sizes), Some(file)) = (&self.sizes, disk.identity()?) else { return Ok(Arc::new(disk)) };
+        let mut sizes = sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.retain(|_, size| size.strong_count() > 0);
+        let known = sizes.get(&file).and_then(Weak::upgrade);
+        let size = known.unwrap_or_else(|| Size::new(disk.facts().size));
+        sizes.insert(file, Arc::downgrade(&size));
+        let change = disk.resizer();
+        Ok(Arc::new(size.open(Arc::new(disk), change)))
+    }
+
     fn open_now(&self, client: &Client<'_>) -> Result<Arc<dyn Disk>> {
         let mut path = self.path.clone();
         if self.is_dir {
@@ -127,7 +148,8 @@ impl FileBackend {
         }
         let read_only = client.read_only || self.read_only;
         let (fd, writable) = open_file(&path, read_only).map_err(|e| e.context(path.display()))?;
-        Ok(Arc::new(FileDisk::new(fd, writable, self.manner).map_err(|e| e.context(path.display()))?))
+        let disk = FileDisk::new(fd, writable, self.manner);
+        disk.and_then(|disk| self.resizable(disk)).map_err(|e| e.context(path.display()))
     }
 }
 

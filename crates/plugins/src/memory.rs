@@ -9,8 +9,8 @@ mod order;
 mod store;
 
 use disk::{
-    Backend, Client, Data, Disk, Error, Extents, Facts, Io, Plugin, Range, Result, WriteFlags, ZeroFlags,
-    shared::Place,
+    Backend, Client, Data, Disk, Errno, Error, Extents, Facts, Io, Plugin, Range, Result, WriteFlags,
+    ZeroFlags, resize, shared::Place,
 };
 use params::{Kind, Params, Size, Value, Wrong};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     /// The size of the disk.
     #[param(magic)]
     size: Size,
+    /// Clients may change the size of the disk, up to this (with the server's option `--resize`).
+    max_size: Option<Size>,
     /// How the memory is taken.
     #[param(default = "sparse")]
     allocator: Allocator,
@@ -72,7 +74,14 @@ impl Plugin for Memory {
     const DUMP: &'static [(&'static str, &'static str)] = &[("mlock", "yes")];
 
     fn start(self) -> Result<impl Backend + 'static> {
-        let size = self.size.bytes();
+        let size = match self.max_size {
+            None => self.size.bytes(),
+            Some(most) if most < self.size => {
+                let why = format!("max-size={most}: less than size={}", self.size);
+                return Err(Error::invalid(why));
+            }
+            Some(most) => most.bytes(),
+        };
         let (store, lock) = match self.allocator {
             Allocator::Sparse => (Store::sparse(size), false),
             Allocator::Malloc { mlock } => (Store::solid(size), mlock),
@@ -82,21 +91,38 @@ impl Plugin for Memory {
                 return Err(Error::invalid(why));
             }
         };
-        let store = store.map_err(|e| {
-            Error::from(e).context(format!("size={}: no room for the disk in memory", self.size))
-        })?;
-        Ok(MemoryBackend { disk: Arc::new(MemoryDisk::new(store)), lock })
+        let store = store
+            .map_err(|e| Error::from(e).context(format!("size={size}: no room for the disk in memory")))?;
+        let present = self.max_size.map(|_| resize::Size::new(self.size.bytes()));
+        Ok(MemoryBackend { disk: Arc::new(MemoryDisk::new(store)), present, lock })
     }
 }
 
 struct MemoryBackend {
+    /// Of the largest size that it can have.
     disk: Arc<MemoryDisk>,
+    /// The size that it has, where that can change.
+    present: Option<Arc<resize::Size>>,
     lock: bool,
 }
 
 impl Backend for MemoryBackend {
     fn open<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        Io::ok(self.disk.clone())
+        let Some(present) = &self.present else { return Io::ok(self.disk.clone()) };
+        let store = self.disk.store.clone();
+        let change = move |from: u64, to: u64| {
+            let most = store.size();
+            if to > most {
+                let why = format!("the disk can have {most} bytes at most, not {to}");
+                return Err(Error::new(Errno::NOSPC, why));
+            }
+            if to < from {
+                // What is cut off must not come back when the disk grows again.
+                store.zero(Range::new(to, from - to), true);
+            }
+            Ok(())
+        };
+        Io::ok(Arc::new(present.open(self.disk.clone(), change)))
     }
 
     /// Locks belong to a process: those taken before the fork would be gone.
@@ -286,9 +312,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_off_does_not_come_back_when_the_disk_grows_again() {
+        let disk = model::open::<Memory>(&[("size", "1K"), ("max-size", "4K")]).unwrap();
+        let resizing = disk.resizing().unwrap();
+        let resize = |size| resizing.resize(size).wait().map_err(|e| e.to_string());
+        assert_eq!((disk.facts().size, resize(4096)), (1024, Ok(4096)));
+        disk.write(1000, Data::copy_from(&[7; 3000]), WriteFlags::default()).wait().unwrap();
+        assert_eq!((resize(1024), resize(4096)), (Ok(1024), Ok(4096)));
+        let expected = [[0; 1000].as_slice(), &[7; 24], &[0; 3072]].concat();
+        assert!(model::bytes(&*disk, 0, 4096) == expected);
+        assert_eq!(resize(4097).unwrap_err(), "the disk can have 4096 bytes at most, not 4097");
+    }
+
+    #[test]
+    fn a_largest_size_below_the_size_is_refused() {
+        let error = model::open::<Memory>(&[("size", "1M"), ("max-size", "4K")]).err().unwrap();
+        assert_eq!(error.to_string(), "max-size=4K: less than size=1M");
+    }
+
+    #[test]
     fn the_largest_disk_works_at_its_end() {
         let size = (1 << 63) - 1;
-        let memory = Memory { size: Size::new(size).unwrap(), allocator: Allocator::Sparse };
+        let memory = Memory { size: Size::new(size).unwrap(), max_size: None, allocator: Allocator::Sparse };
         let backend = memory.start().unwrap();
         let disk = backend.open(&Client::local("")).wait().unwrap();
         assert_eq!(disk.facts().size, size);

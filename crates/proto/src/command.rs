@@ -3,6 +3,7 @@
 use crate::bits::bits;
 use crate::error::{Error, Result};
 use crate::limits::CONTEXTS_MAX;
+use crate::resize;
 
 /// The magic number of a compact request.
 pub const REQUEST_MAGIC: u32 = 0x2560_9513;
@@ -54,6 +55,8 @@ pub enum Command {
     WriteZeroes,
     /// Describe the range in the negotiated metadata contexts.
     BlockStatus,
+    /// Change the size of the export, or tell of its changes (a proposed extension: [`crate::resize`]).
+    Resize,
     /// A number that has no meaning here.
     Unknown(u16),
 }
@@ -71,6 +74,7 @@ impl Command {
             5 => Command::Cache,
             6 => Command::WriteZeroes,
             7 => Command::BlockStatus,
+            resize::COMMAND => Command::Resize,
             other => Command::Unknown(other),
         }
     }
@@ -87,6 +91,7 @@ impl Command {
             Command::Cache => 5,
             Command::WriteZeroes => 6,
             Command::BlockStatus => 7,
+            Command::Resize => resize::COMMAND,
             Command::Unknown(other) => other,
         }
     }
@@ -102,6 +107,7 @@ impl Command {
             Command::Cache => "CACHE",
             Command::WriteZeroes => "WRITE_ZEROES",
             Command::BlockStatus => "BLOCK_STATUS",
+            Command::Resize => "RESIZE",
             Command::Unknown(_) => "unknown command",
         }
     }
@@ -116,6 +122,7 @@ impl Command {
             Command::Write => CommandFlags(F.0 | CommandFlags::PAYLOAD_LEN.0),
             Command::WriteZeroes => CommandFlags(F.0 | CommandFlags::NO_HOLE.0 | CommandFlags::FAST_ZERO.0),
             Command::BlockStatus => CommandFlags(F.0 | CommandFlags::REQ_ONE.0 | CommandFlags::PAYLOAD_LEN.0),
+            Command::Resize => CommandFlags(F.0 | CommandFlags::RESIZE_NOTIFY.0),
             _ => F,
         }
     }
@@ -136,6 +143,8 @@ bits! {
         FAST_ZERO = 4;
         /// Extended headers only: the length is that of a payload that follows.
         PAYLOAD_LEN = 5;
+        /// RESIZE: change nothing, but tell of every change from now on.
+        RESIZE_NOTIFY = resize::NOTIFY_BIT;
     }
 }
 

@@ -43,8 +43,8 @@ bits! {
         SEND_DF = 7;
         /// Flushes and FUA reach across connections, so that a client may use several.
         CAN_MULTI_CONN = 8;
-        /// RESIZE is served (a proposed extension).
-        SEND_RESIZE = 9;
+        /// RESIZE is served, a proposed extension; only with structured replies or extended headers.
+        SEND_RESIZE = crate::resize::SEND_RESIZE_BIT;
         /// CACHE is served.
         SEND_CACHE = 10;
         /// The command flag FAST_ZERO is honoured.

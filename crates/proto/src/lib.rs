@@ -19,6 +19,7 @@ pub mod limits;
 pub mod meta_context;
 pub mod option;
 pub mod reply;
+pub mod resize;
 pub mod uri;
 
 pub use command::{Command, CommandFlags, HeaderStyle, Request};

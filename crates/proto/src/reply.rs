@@ -15,6 +15,7 @@ pub(crate) use write::truncate;
 
 use crate::bits::bits;
 use crate::command::HeaderStyle;
+use crate::resize;
 
 /// The magic number of a simple reply.
 pub const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
@@ -72,6 +73,8 @@ pub enum ChunkType {
     BlockStatus,
     /// Extents of one context in 64-bit descriptors.
     BlockStatusExt,
+    /// The size of the export, in reply to RESIZE.
+    Resize,
     /// An error.
     Error,
     /// An error at an offset.
@@ -90,6 +93,7 @@ impl ChunkType {
             2 => ChunkType::OffsetHole,
             5 => ChunkType::BlockStatus,
             6 => ChunkType::BlockStatusExt,
+            resize::REPLY_TYPE_RESIZE => ChunkType::Resize,
             0x8001 => ChunkType::Error,
             0x8002 => ChunkType::ErrorOffset,
             other => ChunkType::Unknown(other),
@@ -105,6 +109,7 @@ impl ChunkType {
             ChunkType::OffsetHole => 2,
             ChunkType::BlockStatus => 5,
             ChunkType::BlockStatusExt => 6,
+            ChunkType::Resize => resize::REPLY_TYPE_RESIZE,
             ChunkType::Error => 0x8001,
             ChunkType::ErrorOffset => 0x8002,
             ChunkType::Unknown(other) => other,

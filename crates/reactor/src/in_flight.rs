@@ -92,6 +92,11 @@ impl<F: Future + Unpin> InFlight<F> {
         self.len == 0
     }
 
+    /// The futures that are pending, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &F> {
+        self.slots.iter().filter_map(|slot| slot.future.as_ref())
+    }
+
     /// Adds a future; it is polled for the first time by the next [`InFlight::poll_next`].
     pub fn push(&mut self, future: F) {
         let index = self.free.pop().unwrap_or_else(|| {

@@ -55,6 +55,7 @@ mod patience;
 mod pending;
 #[allow(unsafe_code)]
 mod raw;
+mod resize;
 mod serve;
 mod to_wire;
 mod transmit;

@@ -1,6 +1,6 @@
 //! The handshake of one connection: drives `proto`'s machine with a backend.
 
-use crate::{serve::Options, to_wire, transmit::Broken};
+use crate::{resize, serve::Options, to_wire, transmit::Broken};
 use disk::{Backend, Client, Disk, Error, Facts, Io};
 use net::{Stream, Wait};
 use proto::{
@@ -99,7 +99,7 @@ impl Opener<'_> {
         }
     }
 
-    fn open(&mut self, name: &str) -> disk::Result<(&Facts, Option<String>)> {
+    fn open(&mut self, name: &str) -> disk::Result<(&dyn Disk, &Facts, Option<String>)> {
         let mut canonical = None;
         if name.is_empty() {
             canonical = self.backend.default_export(&self.client).wait()?;
@@ -115,8 +115,11 @@ impl Opener<'_> {
             let facts = facts_for(disk.facts(), client.read_only);
             self.opened = Some((name.to_owned(), disk, facts));
         }
-        let (_, _, facts) = self.opened.as_ref().expect("opened just now");
-        Ok((facts, canonical.filter(|c| c != name)))
+        let (_, disk, facts) = self.opened.as_mut().expect("opened just now");
+        if let Some(resizing) = disk.resizing() {
+            facts.size = resizing.size();
+        }
+        Ok((&**disk, facts, canonical.filter(|c| c != name)))
     }
 
     fn list(&self, machine: &mut ServerHandshake) {
@@ -138,8 +141,12 @@ impl Opener<'_> {
     }
 
     fn export(&mut self, machine: &mut ServerHandshake, name: &str, purpose: Purpose) {
+        let allowed = self.options.resize;
         let answered = match self.open(name) {
-            Ok((facts, canonical)) => machine.export(to_wire::export_info(facts, canonical)),
+            Ok((disk, facts, canonical)) => {
+                let resizable = resize::is_offered(allowed, disk, facts);
+                machine.export(to_wire::export_info(facts, resizable, canonical))
+            }
             Err(e) => {
                 self.failed(&format!("opening export {name:?}"), &e);
                 let _ = purpose;
@@ -151,7 +158,7 @@ impl Opener<'_> {
 
     fn contexts(&mut self, machine: &mut ServerHandshake, name: &str) {
         let answered = match self.open(name) {
-            Ok((facts, _)) => {
+            Ok((_, facts, _)) => {
                 let more = facts.contexts.iter().map(|c| &**c);
                 machine.contexts(&std::iter::once(to_wire::BASE).chain(more).collect::<Vec<_>>())
             }
@@ -189,7 +196,7 @@ fn oldstyle(
         Broken::Short
     })?;
     let facts = facts_for(disk.facts(), client.read_only);
-    let mut info = to_wire::export_info(&facts, None);
+    let mut info = to_wire::export_info(&facts, false, None);
     info.flags = info
         .flags
         .without(proto::TransmissionFlags::SEND_DF | proto::TransmissionFlags::BLOCK_STATUS_PAYLOAD);

@@ -41,6 +41,8 @@ pub struct Options {
     pub oldstyle: bool,
     /// Clients may only read.
     pub read_only: bool,
+    /// Clients that may write may also change the size of a disk that can change it (the proposed RESIZE).
+    pub resize: bool,
     /// A client that takes longer for its handshake is cut off. What the backend needs does not count.
     pub handshake_limit: Duration,
     /// A client that says nothing for so long, with nothing under way, or does not take its replies, is cut off;
@@ -66,6 +68,7 @@ impl Default for Options {
             tls: None,
             oldstyle: false,
             read_only: false,
+            resize: false,
             handshake_limit: Duration::from_secs(60),
             idle_limit: None,
             keepalive: false,

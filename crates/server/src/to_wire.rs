@@ -13,7 +13,7 @@ pub(crate) const BASE: &str = proto::meta_context::BASE_ALLOCATION;
 pub(crate) const EXTENTS_MAX: usize = 16 << 10;
 
 /// What a client is told of a disk. `name`: the export's canonical name, if it differs from the one asked for.
-pub(crate) fn export_info(facts: &Facts, name: Option<String>) -> ExportInfo {
+pub(crate) fn export_info(facts: &Facts, resizable: bool, name: Option<String>) -> ExportInfo {
     use TransmissionFlags as F;
     let flags = F::HAS_FLAGS
         .with_if(!facts.write, F::READ_ONLY)
@@ -25,6 +25,7 @@ pub(crate) fn export_info(facts: &Facts, name: Option<String>) -> ExportInfo {
         .with_if(facts.fast_zero, F::SEND_FAST_ZERO)
         .with_if(facts.cache, F::SEND_CACHE)
         .with_if(facts.multi_conn, F::CAN_MULTI_CONN)
+        .with_if(resizable, F::SEND_RESIZE)
         .with_if(true, F::SEND_DF)
         .with_if(true, F::BLOCK_STATUS_PAYLOAD);
     let blocks = facts.blocks;
@@ -99,16 +100,21 @@ pub(crate) fn statuses(list: Vec<Status>) -> Result<Vec<Extent>> {
     Ok(list.into_iter().take(EXTENTS_MAX).map(|s| Extent { length: s.len, status: s.value }).collect())
 }
 
-/// Why a request cannot be carried out on a disk of these facts, before it is asked.
+/// Why a request cannot be carried out on a disk of these facts and this size, before it is asked.
 #[inline]
-pub(crate) fn refusal(request: &Request, facts: &Facts, has_contexts: bool) -> Option<(Errno, &'static str)> {
+pub(crate) fn refusal(
+    request: &Request,
+    facts: &Facts,
+    size: u64,
+    has_contexts: bool,
+) -> Option<(Errno, &'static str)> {
     let wrong = |why| Some((Errno::EINVAL, why));
     let valid = CommandFlags(request.command.valid_flags().0 | CommandFlags::PAYLOAD_LEN.0);
     if request.flags.without(valid) != CommandFlags::NONE {
         return wrong("the request has flags that make no sense with it");
     }
     let outside = || {
-        let fits = request.offset.checked_add(request.length).is_some_and(|end| end <= facts.size);
+        let fits = request.offset.checked_add(request.length).is_some_and(|end| end <= size);
         request.length == 0 || !fits
     };
     let changes = matches!(request.command, Command::Write | Command::WriteZeroes | Command::Trim);
@@ -135,7 +141,7 @@ pub(crate) fn refusal(request: &Request, facts: &Facts, has_contexts: bool) -> O
             return wrong("fast zero is not supported");
         }
         Command::BlockStatus if !has_contexts => return wrong("no metadata context was negotiated"),
-        Command::Unknown(_) | Command::Disc => return wrong("there is no such command"),
+        Command::Unknown(_) | Command::Disc | Command::Resize => return wrong("there is no such command"),
         _ => {}
     }
     if outside() {

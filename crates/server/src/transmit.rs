@@ -6,6 +6,7 @@ use crate::{
     patience::Patience,
     pending::{Answer, Outcome, Pending},
     raw::Destination,
+    resize::Resize,
     serve::{Log, Options},
     to_wire::{self, EXTENTS_MAX},
 };
@@ -38,6 +39,8 @@ enum Taken {
     Enough,
     /// This request's payload has not all come.
     Begun(Request),
+    /// This request changes the size of the disk, or asks to be told of changes.
+    Resize(Request),
     /// The client said goodbye.
     Goodbye,
 }
@@ -90,6 +93,7 @@ pub(crate) fn transmit(
         disk,
         facts,
         style: negotiated.replies,
+        resize: Resize::new(disk, facts, negotiated),
         contexts,
         input: Input::new(first)?,
         output: Output::default(),
@@ -114,6 +118,7 @@ struct Transmission<'d> {
     disk: &'d dyn Disk,
     facts: &'d Facts,
     style: ReplyStyle,
+    resize: Resize<'d>,
     contexts: Vec<(u32, Metadata)>,
     input: Input,
     output: Output,
@@ -142,6 +147,11 @@ impl<'d> Transmission<'d> {
                 Taken::Goodbye => break End::Disconnected,
                 Taken::Begun(request) => {
                     self.finish_receiving(&request).await?;
+                    continue;
+                }
+                Taken::Resize(request) => {
+                    let (to, pending) = (self.to(&request), self.pending.iter().map(|p| &p.request));
+                    self.resize.carry_out(&request, to, pending, &mut self.output).await;
                     continue;
                 }
                 Taken::All | Taken::Enough => {}
@@ -193,6 +203,9 @@ impl<'d> Transmission<'d> {
             if payload > self.input.unread().len() as u64 {
                 return Ok(Taken::Begun(request));
             }
+            if self.resize.takes(&request) && payload == 0 {
+                return Ok(Taken::Resize(request));
+            }
             self.handle(&request, payload as usize);
         }
     }
@@ -200,7 +213,7 @@ impl<'d> Transmission<'d> {
     /// Carries out a request whose payload is in the buffer.
     #[inline]
     fn handle(&mut self, request: &Request, payload: usize) {
-        let refusal = to_wire::refusal(request, self.facts, !self.contexts.is_empty());
+        let refusal = to_wire::refusal(request, self.facts, self.resize.size(), !self.contexts.is_empty());
         if payload > 0 {
             let refusal = match request.command {
                 Command::Write if refusal.is_none() => {
@@ -234,7 +247,9 @@ impl<'d> Transmission<'d> {
                 Answer::Done(self.disk.zero(range, ZeroFlags { fua, may_trim, fast }))
             }
             Command::BlockStatus => self.block_status(request, range, self.contexts.clone()),
-            Command::Write | Command::Disc | Command::Unknown(_) => unreachable!("handled or refused above"),
+            Command::Write | Command::Disc | Command::Resize | Command::Unknown(_) => {
+                unreachable!("handled or refused above")
+            }
         };
         self.answer(request, answer);
     }
@@ -260,7 +275,7 @@ impl<'d> Transmission<'d> {
             // The client may go on with what it has, while this comes.
             self.send().await?;
         }
-        let refusal = to_wire::refusal(request, self.facts, !self.contexts.is_empty());
+        let refusal = to_wire::refusal(request, self.facts, self.resize.size(), !self.contexts.is_empty());
         match request.command {
             Command::Write if refusal.is_none() => return self.write_from_socket(request).await,
             Command::BlockStatus if payload <= BlockStatusPayload::MAX_LEN => {
@@ -393,7 +408,9 @@ impl<'d> Transmission<'d> {
     fn block_status_with_payload(&mut self, request: &Request, bytes: &[u8]) {
         let chosen = BlockStatusPayload::decode(bytes).map_err(|e| e.to_string()).and_then(|wanted| {
             let whole = Request { length: wanted.length, ..*request };
-            if let Some((_, why)) = to_wire::refusal(&whole, self.facts, !self.contexts.is_empty()) {
+            if let Some((_, why)) =
+                to_wire::refusal(&whole, self.facts, self.resize.size(), !self.contexts.is_empty())
+            {
                 return Err(why.to_owned());
             }
             let find = |id: &u32| self.contexts.iter().find(|(known, _)| known == id).copied();
@@ -427,10 +444,15 @@ impl<'d> Transmission<'d> {
         }))
     }
 
+    #[inline]
+    fn waits_for_client_only(&self) -> bool {
+        self.pending.is_empty() && !self.resize.is_watched()
+    }
+
     /// May the thread sleep in a socket call? Only while no request waits for anything else.
     #[inline]
     fn wait(&self) -> Wait {
-        if self.pending.is_empty() { Wait::Block } else { Wait::DontWait }
+        if self.waits_for_client_only() { Wait::Block } else { Wait::DontWait }
     }
 
     fn readiness(&mut self) -> &Readiness<Arc<Stream>> {
@@ -478,7 +500,7 @@ impl<'d> Transmission<'d> {
     /// Waits until there is something to do: input, or requests that have finished. `Break`: the stream has ended.
     async fn wait_for_more(&mut self) -> std::result::Result<ControlFlow<()>, Broken> {
         let ended = |n| if n == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        if self.pending.is_empty() {
+        if self.waits_for_client_only() {
             let received = match self.input.receive(self.stream, Wait::Block) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // The client rests, so what it needs no longer is given back meanwhile.
@@ -504,10 +526,12 @@ impl<'d> Transmission<'d> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Waits until a request has finished (and answers all that have) or the socket may be ready.
+    /// Waits until a request has finished (and answers all that have), the disk has another size of which the client
+    /// wants to hear, or the socket may be ready.
     async fn progress(&mut self, interest: Interest) {
         self.readiness();
-        let Transmission { readiness: Some(readiness), pending, .. } = self else { return };
+        let Transmission { readiness: Some(readiness), pending, resize, .. } = self else { return };
+        let mut change = None;
         let mut finished = Vec::new();
         {
             // Taken apart, so that the set and the socket can be awaited together.
@@ -516,7 +540,13 @@ impl<'d> Transmission<'d> {
                 while let Poll::Ready(Some(done)) = pending.poll_next(cx) {
                     finished.push(done);
                 }
-                if !finished.is_empty() {
+                // A client that does not take its replies gets no more of them.
+                if interest.read
+                    && let Poll::Ready(changed) = resize.poll_change(cx)
+                {
+                    change = Some(changed);
+                }
+                if !finished.is_empty() || change.is_some() {
                     return Poll::Ready(());
                 }
                 if interest == Interest::default() { Poll::Pending } else { socket.as_mut().poll(cx) }
@@ -525,6 +555,9 @@ impl<'d> Transmission<'d> {
         }
         for (request, outcome) in finished {
             self.reply(&request, outcome);
+        }
+        if let Some(change) = change {
+            self.resize.tell(change, &mut self.output);
         }
     }
 }

@@ -8,6 +8,7 @@ mod command_line;
 pub mod copy;
 pub mod info;
 pub mod keygen;
+pub mod resize;
 mod size;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -27,7 +28,7 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 3] = [
+pub const TOOLS: [Tool; 4] = [
     Tool {
         name: "copy",
         alias: Some("nbdcopy"),
@@ -48,5 +49,12 @@ pub const TOOLS: [Tool; 3] = [
         manual: include_str!("keygen/keygen.md"),
         command: keygen::command,
         main: keygen::main,
+    },
+    Tool {
+        name: "resize",
+        alias: None,
+        manual: include_str!("resize/resize.md"),
+        command: resize::command,
+        main: resize::main,
     },
 ];

@@ -117,6 +117,9 @@ pub(crate) struct Typed {
     /// Serve read-only.
     #[arg(short = 'r', long, visible_alias = "read-only")]
     readonly: bool,
+    /// Let clients that may write change the size of a disk that can change it (a proposed extension of NBD).
+    #[arg(long)]
+    resize: bool,
     /// Serve while this shell command runs, and exit with its status (implies --foreground).
     ///
     /// The command sees the server in the variables uri, nbd, exportname, port and unixsocket.
@@ -234,6 +237,7 @@ pub(crate) struct ServeOptions {
     /// `key=value` and bare arguments, in order.
     pub(crate) arguments: Vec<String>,
     pub(crate) read_only: bool,
+    pub(crate) resize: bool,
     /// For `--run` only: may be empty.
     pub(crate) export: String,
     /// Typed or implied.
@@ -377,6 +381,7 @@ impl Typed {
             plugin: words.next(),
             arguments: words.collect(),
             read_only: self.readonly,
+            resize: self.resize,
             export: self.exportname,
             verbose: self.verbose,
             log,

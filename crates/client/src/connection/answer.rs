@@ -1,5 +1,6 @@
 //! What comes of a reply: one chunk or many, in any order, put together and checked.
 
+use super::watch::is_watch;
 use disk::{BufMut, Data, Errno, Error, Result};
 use proto::{Command, Extent, Request};
 
@@ -24,6 +25,8 @@ pub enum Answer {
     Data(Data),
     /// The answer to BLOCK_STATUS: one entry per context.
     Status(Vec<ContextStatus>),
+    /// The answer to RESIZE: the size of the export, in bytes.
+    Size(u64),
 }
 
 /// A reply that is still being received.
@@ -36,6 +39,7 @@ pub(super) struct Assembly {
     /// How many bytes of the read came.
     covered: u64,
     status: Vec<ContextStatus>,
+    size: Option<u64>,
     error: Option<Error>,
 }
 
@@ -97,6 +101,21 @@ impl Assembly {
         Ok(())
     }
 
+    /// Note the size of the export; the last one counts.
+    ///
+    /// # Errors
+    /// A sentence: it was told before, in a reply that tells only one.
+    pub(super) fn put_size(&mut self, request: &Request, size: u64) -> Checked<()> {
+        if self.size.replace(size).is_some() && !is_watch(request) {
+            return Err("the server told the size twice in reply to one RESIZE".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_size(&mut self) -> Option<u64> {
+        self.size.take()
+    }
+
     /// Note an error; the first one counts.
     pub(super) fn put_error(&mut self, errno: proto::Errno, message: &str) {
         let errno = Errno::from_raw(errno.to_host());
@@ -120,6 +139,13 @@ impl Assembly {
             let (asked, came) = (request.length, self.covered);
             return Err(format!("the server ended its reply to a read of {asked} bytes after {came} bytes"));
         }
+        if request.command == Command::Resize
+            && self.size.is_none()
+            && self.error.is_none()
+            && !is_watch(request)
+        {
+            return Err("the server ended its reply to RESIZE without telling the size".into());
+        }
         Ok(())
     }
 
@@ -130,12 +156,14 @@ impl Assembly {
             let failed = std::mem::take(self);
             return Err(failed.error.unwrap_or_else(|| Errno::IO.into()));
         }
+        let size = self.size.take();
         match request.command {
             Command::Read => Ok(Answer::Data(self.data(request))),
             Command::BlockStatus if self.status.is_empty() => {
                 Err(Error::io("the server did not describe the range"))
             }
             Command::BlockStatus => Ok(Answer::Status(std::mem::take(&mut self.status))),
+            Command::Resize => Ok(size.map_or(Answer::Done, Answer::Size)),
             _ => Ok(Answer::Done),
         }
     }

@@ -6,6 +6,7 @@
 use super::{
     answer::Checked,
     slots::{Counts, Pending, Slots},
+    watch::is_watch,
 };
 use disk::BufMut;
 use net::{Stream, Wait};
@@ -133,7 +134,7 @@ impl Inbox {
         wakers: &mut Vec<Waker>,
     ) -> Checked<Next> {
         let Pending { request, reply: assembly, .. } = slots.pending(reply.cookie)?;
-        let chunks_only = matches!(request.command, Command::Read | Command::BlockStatus);
+        let chunks_only = matches!(request.command, Command::Read | Command::BlockStatus | Command::Resize);
         if self.style != ReplyStyle::Simple && chunks_only {
             let command = request.command.name();
             return Err(format!(
@@ -177,6 +178,7 @@ impl Inbox {
             ChunkType::BlockStatusExt => {
                 request.command == Command::BlockStatus && self.style == ReplyStyle::Extended
             }
+            ChunkType::Resize => request.command == Command::Resize,
             _ => true,
         };
         if !fits {
@@ -216,6 +218,12 @@ impl Inbox {
                     ));
                 }
                 reply.put_status(context, extents)?;
+            }
+            payload::Payload::Size(size) => {
+                reply.put_size(request, size)?;
+                if !chunk.is_done() && is_watch(request) {
+                    wakers.extend(slots.news(chunk.cookie));
+                }
             }
             payload::Payload::Error(error) => {
                 let inside = error

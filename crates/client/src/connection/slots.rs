@@ -1,6 +1,9 @@
 //! The requests in flight: a slab whose indices, with a generation, are the cookies on the wire.
 
-use super::answer::{Answer, Assembly, Checked};
+use super::{
+    answer::{Answer, Assembly, Checked},
+    watch::is_watch,
+};
 use disk::{Error, Result};
 use proto::{Command, Request};
 use std::{
@@ -16,12 +19,19 @@ pub(super) const LARGE: u64 = 64 << 10;
 pub(super) struct Counts {
     waiting: AtomicUsize,
     large: AtomicUsize,
+    /// Those that have no end.
+    watches: AtomicUsize,
 }
 
 impl Counts {
     /// How many replies are outstanding.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
+    }
+
+    /// How many replies with an end are outstanding.
+    pub(super) fn finite(&self) -> usize {
+        self.waiting.load(Relaxed).saturating_sub(self.watches.load(Relaxed))
     }
 
     /// Whether every outstanding reply has a large payload.
@@ -36,6 +46,9 @@ impl Counts {
         change(&self.waiting);
         if is_large(request) {
             change(&self.large);
+        }
+        if is_watch(request) {
+            change(&self.watches);
         }
     }
 }
@@ -145,6 +158,16 @@ impl Slots {
         let answer = slot.pending.reply.take(&slot.pending.request);
         self.free.push(cookie as u32);
         Some(answer)
+    }
+
+    /// A part of a reply that has no end has come. Returns whom to wake.
+    pub(super) fn news(&mut self, cookie: u64) -> Option<Waker> {
+        self.slot(cookie, Phase::Waiting)?.waker.take()
+    }
+
+    /// What has come of a reply that has no end, once.
+    pub(super) fn take_news(&mut self, cookie: u64) -> Option<u64> {
+        self.slot(cookie, Phase::Waiting)?.pending.reply.take_size()
     }
 
     /// Whom to wake when the answer comes.

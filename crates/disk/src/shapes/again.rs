@@ -28,7 +28,7 @@ impl<F: EveryAttempt> Again<F> {
 }
 
 impl<F: EveryAttempt> Disk for Again<F> {
-    crate::forward!(next: next);
+    crate::forward!(next: next, resizing);
     fn facts(&self) -> &Facts {
         self.next.facts()
     }

@@ -41,7 +41,7 @@ impl<F: EveryRequest> Around<F> {
 }
 
 impl<F: EveryRequest> Disk for Around<F> {
-    crate::forward!(next: next);
+    crate::forward!(next: next, resizing);
     fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -3,7 +3,7 @@
 use super::{Cache, Fadvise, Manner, device::Device};
 use ::disk::{Data, Disk, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
 use rustix::{
-    fs::{Advice, FileType, SeekFrom, fadvise, fstat, seek},
+    fs::{Advice, FileType, SeekFrom, fadvise, fstat, ftruncate, seek},
     io::Errno,
 };
 use std::{
@@ -90,6 +90,27 @@ impl FileDisk {
             data_run: Mutex::new(Range::new(0, 0)),
             fd,
         })))
+    }
+
+    /// A regular file's device and inode: the same for all who have it open.
+    pub(super) fn identity(&self) -> Result<Option<(u64, u64)>> {
+        let stat = fstat(&self.0.fd)?;
+        Ok(self.0.device.is_none().then_some((stat.st_dev, stat.st_ino)))
+    }
+
+    /// Gives the file another size: for [`::disk::resize::Size::open`].
+    pub(super) fn resizer(&self) -> impl Fn(u64, u64) -> Result<()> + Send + Sync + 'static {
+        let open = self.0.clone();
+        move |_, to| {
+            ftruncate(&open.fd, to).map_err(|e| match e {
+                Errno::FBIG => {
+                    ::disk::Error::new(::disk::Errno::NOSPC, "the file system has no files so large")
+                }
+                e => e.into(),
+            })?;
+            open.forget_data_run();
+            Ok(())
+        }
     }
 
     /// Has the pool do it. The work begins at once, so dropping the `Io` does not undo it.

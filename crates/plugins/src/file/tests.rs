@@ -137,3 +137,26 @@ fn parameters_that_contradict_each_other_are_refused() {
     assert_eq!(refused(&[("dir", "/dev/null")]), "dir=/dev/null: not a directory");
     assert!(refused(&[("file", "/dev/null")]).contains("neither a regular file nor a block device"));
 }
+
+#[test]
+fn all_who_have_the_same_file_open_share_its_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = sparse_file(dir.path(), 4096);
+    std::os::unix::fs::symlink(&file, dir.path().join("link")).unwrap();
+    let arguments = [("dir", dir.path().to_str().unwrap()), ("resizable", "true")];
+    let backend = File::parse(&mut params::Args::new(arguments)).unwrap().start().unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let a = backend.open(&Client::local(name)).wait().unwrap();
+    let b = backend.open(&Client { read_only: true, ..Client::local("link") }).wait().unwrap();
+    let resize =
+        |disk: &Arc<dyn Disk>, size| disk.resizing().unwrap().resize(size).wait().map_err(|e| e.errno());
+    assert_eq!(resize(&a, 8192), Ok(8192));
+    assert_eq!((b.facts().size, b.resizing().unwrap().size()), (4096, 8192));
+    assert_eq!(resize(&b, 16384), Err(Errno::PERM), "it may only be read there");
+    assert_eq!(resize(&a, 4096), Err(Errno::PERM), "it is open twice");
+    drop(b);
+    assert_eq!(resize(&a, 4096), Ok(4096));
+    assert_eq!(fs::metadata(&file).unwrap().len(), 4096);
+    // No file system has files as large as that.
+    assert_eq!(resize(&a, i64::MAX as u64), Err(Errno::NOSPC));
+}

@@ -117,6 +117,7 @@ impl ChunkHeader {
             ChunkType::BlockStatus | ChunkType::BlockStatusExt if self.length > limits::BLOCK_STATUS_MAX => {
                 wrong("too long")
             }
+            ChunkType::Resize if self.length != resize::PAYLOAD_LEN => wrong("must be 8 bytes"),
             ChunkType::Error if self.length < 6 => wrong("must be at least 6 bytes"),
             ChunkType::ErrorOffset if self.length < 14 => wrong("must be at least 14 bytes"),
             kind if kind.is_error() && self.length > limits::ERROR_CHUNK_MAX => wrong("too long"),

@@ -4,6 +4,7 @@ use super::ChunkType;
 use crate::errno::Errno;
 use crate::error::{Error, Fields, Result};
 use crate::limits::EXTENT_32_MAX;
+use crate::resize;
 
 /// A run of bytes with one status in a metadata context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +41,8 @@ pub enum Payload<'a> {
         /// At least one.
         extents: Vec<Extent>,
     },
+    /// The size of the export, in bytes.
+    Size(u64),
     /// The request failed, or a part of it.
     Error(ErrorPayload<'a>),
 }
@@ -78,6 +81,7 @@ impl<'a> Payload<'a> {
             }
             ChunkType::BlockStatusExt => decode_block_status_ext(bytes)
                 .map(|(context, extents)| Payload::BlockStatus { context, extents }),
+            ChunkType::Resize => resize::decode_size(bytes).map(Payload::Size),
             kind if kind.is_error() => decode_error(kind, bytes).map(Payload::Error),
             _ => Err(Error::invalid("reply chunk", format!("has the unknown type {}", kind.to_wire()))),
         }

@@ -90,6 +90,13 @@ impl ReplyTo {
         }
     }
 
+    /// The size of the export is (now) so many bytes; `done` unless more such chunks follow. Not for simple replies.
+    pub fn size(&self, out: &mut Vec<u8>, done: bool, size: u64) {
+        debug_assert!(self.style.has_chunks(), "a simple reply cannot tell a size");
+        self.chunk(out, done, ChunkType::Resize, resize::PAYLOAD_LEN);
+        out.extend_from_slice(&size.to_be_bytes());
+    }
+
     /// The request failed, and this ends its reply. The message is for a human; simple replies cannot carry it.
     pub fn error(&self, out: &mut Vec<u8>, errno: Errno, message: &str) {
         if self.style == ReplyStyle::Simple {

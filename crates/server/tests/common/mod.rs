@@ -307,6 +307,7 @@ impl Client {
                             let list: Vec<_> = extents.iter().map(|e| (e.length, e.status)).collect();
                             text.extend(format!("{context}: {list:?}\n").into_bytes());
                         }
+                        Payload::Size(size) => text.extend(format!("{size}\n").into_bytes()),
                         Payload::Error(e) => failed = Some((e.errno.to_wire(), e.message.to_string())),
                     }
                     if chunk.is_done() {

@@ -123,7 +123,7 @@ impl Ask {
                 true
             }
             Ok(Answer::Status(list)) => !list.is_empty() || panic!("an empty status"),
-            Ok(Answer::Done) => true,
+            Ok(Answer::Done | Answer::Size(_)) => true,
             Err(_) => false,
         }
     }

@@ -73,7 +73,7 @@ impl ServerHandshake {
         Ok(())
     }
 
-    /// Answers [`Event::Export`]. Flags that depend on what was negotiated (DF, BLOCK_STATUS_PAYLOAD) are taken back here
+    /// Answers [`Event::Export`]. Flags that depend on what was negotiated (DF, RESIZE, BLOCK_STATUS_PAYLOAD) are taken back here
     /// where they do not apply, so that the driver may always offer them.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl ServerHandshake {
         };
         info.flags |= TransmissionFlags::HAS_FLAGS;
         if !self.replies.has_chunks() {
-            info.flags = info.flags.without(TransmissionFlags::SEND_DF);
+            info.flags = info.flags.without(TransmissionFlags::SEND_DF | TransmissionFlags::SEND_RESIZE);
         }
         if self.replies != ReplyStyle::Extended || contexts.is_empty() {
             info.flags = info.flags.without(TransmissionFlags::BLOCK_STATUS_PAYLOAD);

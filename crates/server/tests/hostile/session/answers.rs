@@ -189,6 +189,7 @@ fn replies(
                 assert!(!reply.described.contains(&context), "context {context} twice");
                 reply.described.push(context);
             }
+            Payload::Size(_) => panic!("a size, though no disk here can be resized"),
             Payload::Error(_) => reply.failed = true,
         }
         if !reply.done || reply.failed {

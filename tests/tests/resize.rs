@@ -1,0 +1,134 @@
+//! Disks that change their size while they are served: the proposed RESIZE, which no peer speaks yet.
+
+use client::blocking::Client;
+use disk::Errno;
+use e2e::{Run, Server, directory, needs};
+use std::{fs, time::Duration};
+
+fn connect(server: &Server) -> Client {
+    Client::connect(&server.uri()).unwrap()
+}
+
+#[test]
+fn a_write_behind_the_end_succeeds_once_the_disk_was_made_larger() {
+    let server = Server::ours("--resize memory 1K max-size=1M");
+    // Two connections: what is asked on one is valid on the other.
+    let (first, second) = (connect(&server), connect(&server));
+    assert_eq!(first.size(), 1024);
+    assert_eq!(first.write(b"hello", 2048).unwrap_err().errno(), Errno::INVAL, "our client knows the size");
+    let copy = format!("head -c 2053 /dev/zero | diskpipe copy - '{}'", server.uri());
+    Run::sh(&copy).end().code(1);
+
+    let mut told = second.watch_size().unwrap();
+    assert_eq!(told.wait().unwrap(), 1024);
+    assert_eq!(first.resize(4096).unwrap(), 4096);
+    assert_eq!(first.size(), 4096);
+    first.write(b"hello", 2048).unwrap();
+    assert_eq!((told.wait().unwrap(), second.size()), (4096, 4096));
+    let mut read = [0; 8];
+    second.read(&mut read, 2046).unwrap();
+    assert_eq!(&read, b"\0\0hello\0");
+
+    assert_eq!(first.resize(1024).unwrap_err().errno(), Errno::PERM, "another client is there");
+    drop(told);
+    second.close().unwrap();
+    // The server hears of the goodbye a moment later.
+    let start = std::time::Instant::now();
+    while let Err(e) = first.resize(1024) {
+        assert!(e.errno() == Errno::PERM && start.elapsed() < Duration::from_secs(20), "{e}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(first.size(), 1024);
+    assert_eq!(first.resize(2 << 20).unwrap_err().errno(), Errno::NOSPC);
+    first.close().unwrap();
+    let (status, log) = server.stop();
+    assert!(status.is_some_and(|s| s.success()), "{log}");
+}
+
+#[test]
+fn the_size_of_a_file_changes_with_it() {
+    let directory = directory();
+    let image = directory.path().join("disk.img");
+    fs::write(&image, [1; 1024]).unwrap();
+    let server = Server::ours(&format!("--resize file {} resizable=true", image.display()));
+    let client = connect(&server);
+    client.resize(4096).unwrap();
+    client.write(&[2; 512], 2048).unwrap();
+    client.flush().unwrap();
+    let expected = [[1; 1024].as_slice(), &[0; 1024], &[2; 512], &[0; 1536]].concat();
+    assert!(fs::read(&image).unwrap() == expected);
+    client.resize(512).unwrap();
+    assert_eq!(fs::metadata(&image).unwrap().len(), 512);
+}
+
+#[test]
+fn filters_that_do_not_care_about_the_size_let_it_change_and_others_keep_it() {
+    let grow = r#"diskpipe resize "$uri" 2M"#;
+    let look = format!(r#"{grow} && diskpipe info --size "$uri""#);
+    for filters in
+        ["--filter=delay --filter=rate", "--filter=nocache --filter=error", "--filter=noextents --filter=fua"]
+    {
+        let arguments = format!("--resize {filters} memory 1M max-size=4M");
+        assert_eq!(Run::serve(&arguments, &look).text(), "2097152\n", "{filters}");
+    }
+    let ended = Run::serve("--resize --filter=cow memory 1M max-size=4M", grow).end().code(1);
+    assert!(ended.stderr.contains("the server does not offer to resize this export"), "{}", ended.stderr);
+}
+
+#[test]
+fn nobody_resizes_what_was_not_to_be_resized() {
+    let grow = r#"diskpipe resize "$uri" 2M"#;
+    for arguments in [
+        "memory 1M max-size=4M",
+        "--resize memory 1M",
+        "--resize -r memory 1M max-size=4M",
+        "--resize --no-sr memory 1M max-size=4M",
+        "--resize -o memory 1M max-size=4M",
+    ] {
+        let ended = Run::serve(arguments, grow).end().code(1);
+        assert!(ended.stderr.contains("does not offer to resize"), "{arguments}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_shell_sees_every_change() {
+    let script = r#"diskpipe resize --watch "$uri" > sizes & pid=$!
+        until test -s sizes; do sleep 0.01; done
+        diskpipe resize "$uri" 2M || exit 1
+        until test $(wc -l < sizes) = 2; do sleep 0.01; done
+        diskpipe resize "$uri" 1M && exit 1
+        kill $pid; cat sizes"#;
+    let directory = directory();
+    let run = Run::serve("--resize memory 1M max-size=4M", script).in_directory(directory.path());
+    let ended = run.end().good();
+    assert_eq!(ended.text(), "1048576\n2097152\n");
+    assert!(ended.stderr.contains("the disk cannot shrink while"), "{}", ended.stderr);
+}
+
+#[test]
+fn who_watches_ends_with_the_server() {
+    let server = Server::ours("--resize memory 1M max-size=4M");
+    let client = connect(&server);
+    let mut told = client.watch_size().unwrap();
+    assert_eq!(told.wait().unwrap(), 1 << 20);
+    let (status, log) = server.stop();
+    assert!(status.is_some_and(|s| s.success()), "{log}");
+    assert_eq!(told.wait().unwrap_err().errno(), Errno::SHUTDOWN);
+}
+
+#[test]
+fn plain_clients_see_nothing_strange() {
+    needs!("nbdinfo", "qemu-img", "nbdcopy");
+    let server = Server::ours("--resize memory 1M max-size=4M");
+    let uri = server.uri();
+    assert_eq!(Run::new("nbdinfo").args(["--size", &uri]).text(), "1048576\n");
+    Run::new("nbdinfo").arg(&uri).end().good();
+    Run::diskpipe().args(["resize", &uri, "2M"]).end().good();
+    let info = Run::new("qemu-img").args(["info", "--output=json", &uri]).text();
+    assert!(info.contains("\"virtual-size\": 2097152"), "{info}");
+    let copied = Run::sh(&format!("nbdcopy '{uri}' - | wc -c")).text();
+    assert_eq!(copied.trim(), "2097152");
+    // The server hears of their goodbyes a moment later.
+    let script = format!("until diskpipe resize '{uri}' 1M; do sleep 0.05; done; nbdinfo --size '{uri}'");
+    assert_eq!(Run::sh(&script).text(), "1048576\n");
+}
