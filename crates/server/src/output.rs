@@ -7,8 +7,9 @@ use std::io::{self, IoSlice};
 
 /// Payloads up to this size are copied behind their headers: faster than a piece of their own.
 const COPY: u64 = 16 << 10;
-/// With so many bytes queued it is time to send.
-const ENOUGH: u64 = 1 << 20;
+/// With so many bytes queued it is time to send: a batch of 64 small reads, and no more large ones than the processor's
+/// cache holds.
+const ENOUGH: u64 = 320 << 10;
 const ENOUGH_PARTS: usize = 256;
 
 #[derive(Default)]

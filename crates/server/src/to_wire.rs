@@ -101,7 +101,9 @@ pub(crate) fn statuses(list: Vec<Status>) -> Result<Vec<Extent>> {
 }
 
 /// Why a request cannot be carried out on a disk of these facts and this size, before it is asked.
-#[inline]
+// Always: a request that was just decoded is looked at in registers. From memory, a look at two fields at once waits
+// until all stores before it are done, and those are the payload of the last write.
+#[inline(always)]
 pub(crate) fn refusal(
     request: &Request,
     facts: &Facts,

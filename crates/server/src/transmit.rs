@@ -211,14 +211,16 @@ impl<'d> Transmission<'d> {
     }
 
     /// Carries out a request whose payload is in the buffer.
-    #[inline]
+    #[inline(always)] // see `to_wire::refusal`
     fn handle(&mut self, request: &Request, payload: usize) {
         let refusal = to_wire::refusal(request, self.facts, self.resize.size(), !self.contexts.is_empty());
         if payload > 0 {
             let refusal = match request.command {
                 Command::Write if refusal.is_none() => {
-                    let io = self.write_from_buffer(request, payload);
-                    return self.answer(request, Answer::Done(io));
+                    return match self.write_from_buffer(request, payload) {
+                        Io::Ready(Ok(())) => self.to(request).done(self.output.header()),
+                        io => self.answer(request, Answer::Done(io)),
+                    };
                 }
                 Command::BlockStatus => {
                     let bytes = self.input.take(payload).to_vec();
