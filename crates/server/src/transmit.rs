@@ -20,7 +20,7 @@ use reactor::{InFlight, Interest, Readiness};
 use std::{future::poll_fn, io, ops::ControlFlow, pin::pin, sync::Arc, task::Poll};
 
 /// Replies do not wait for the end of a payload as long as this.
-const LONG_PAYLOAD: u64 = 64 << 10;
+const LONG_PAYLOAD: u64 = 128 << 10;
 
 /// How a transmission phase ended well.
 #[derive(Debug, PartialEq, Eq)]
