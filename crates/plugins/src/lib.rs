@@ -15,8 +15,12 @@ mod nbd;
 mod null;
 mod one_disk;
 mod ones;
+#[allow(dead_code, unused_imports, reason = "its users come next")]
+mod partition_table;
 mod pattern;
 mod random;
+#[allow(dead_code, reason = "its users come next")]
+mod regions;
 mod sparse_random;
 mod zero;
 
