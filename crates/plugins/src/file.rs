@@ -178,6 +178,11 @@ fn open_file(path: &Path, read_only: bool) -> Result<(OwnedFd, bool)> {
     }
 }
 
+/// A file or device that another plugin has opened, as a disk.
+pub(crate) fn open_disk(fd: OwnedFd, writable: bool) -> Result<impl Disk + 'static> {
+    FileDisk::new(fd, writable, Manner { cache: Cache::Default, fadvise: Fadvise::Normal })
+}
+
 impl Backend for FileBackend {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         self.open_now(client).into()

@@ -7,12 +7,14 @@
 
 mod content;
 mod file;
+mod fresh;
 mod full;
 mod memory;
 #[cfg(test)]
 mod model;
 mod nbd;
 mod null;
+mod ondemand;
 mod one_disk;
 mod ones;
 #[allow(dead_code, unused_imports, reason = "its users come next")]
@@ -22,6 +24,7 @@ mod random;
 #[allow(dead_code, reason = "its users come next")]
 mod regions;
 mod sparse_random;
+mod tmpdisk;
 mod zero;
 
 use disk::PluginEntry;
@@ -33,10 +36,12 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<memory::Memory>(),
     PluginEntry::of::<nbd::Nbd>(),
     PluginEntry::of::<null::Null>(),
+    PluginEntry::of::<ondemand::OnDemand>(),
     PluginEntry::of::<ones::Ones>(),
     PluginEntry::of::<pattern::Pattern>(),
     PluginEntry::of::<random::Random>(),
     PluginEntry::of::<sparse_random::SparseRandom>(),
+    PluginEntry::of::<tmpdisk::TmpDisk>(),
     PluginEntry::of::<zero::Zero>(),
 ];
 

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
             Case::new("nbd", &[("export", "file")], Model).with(served_file).needing(qemu),
             Case::new("null", &[("size", "1M")], Discarding),
             Case::new("null", &[("size", "9223372036854775807")], Discarding),
+            Case::new("ondemand", &[("size", "1M"), ("share", "true"), ("command", MAKE)], Model)
+                .with(directory),
             Case::new("ones", &[("size", "1M")], Discarding),
             Case::new("pattern", &[("size", "1M")], ReadOnly),
             Case::new("pattern", &[("size", "9223372036854775807")], ReadOnly),
@@ -41,9 +43,19 @@ fn main() -> ExitCode {
             Case::new("random", &[("size", "1T")], Verifying),
             Case::new("sparse-random", &[("size", "4M"), ("seed", "7")], Verifying),
             Case::new("sparse-random", &[("size", "1T"), ("seed", "8")], Verifying),
+            Case::new("tmpdisk", &[("size", "1M"), ("command", MAKE)], Model),
             Case::new("zero", &[], ReadOnly),
         ],
     )
+}
+
+/// A disk with nothing on it, in the words of the shell.
+const MAKE: &str = "truncate -s $size \"$disk\"";
+
+/// An empty directory.
+fn directory() -> Made {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    (vec![("dir".to_owned(), dir.path().display().to_string())], Box::new(dir))
 }
 
 /// A file of this size with some data and some holes.
