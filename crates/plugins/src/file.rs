@@ -154,7 +154,7 @@ impl FileBackend {
 }
 
 /// Whether a descriptor we were given is for reading only: then the file shall not be written, even if it could be.
-fn is_read_only(fd: u16) -> bool {
+pub(crate) fn is_read_only(fd: u16) -> bool {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());

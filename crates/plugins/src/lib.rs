@@ -2,9 +2,10 @@
 //!
 //! A plugin is a file here, its manual page beside it, and a line in [`PLUGINS`].
 //!
-//! Unsafe code lives in `file/device.rs` (one ioctl) alone.
+//! Unsafe code lives in `file/device.rs` (one ioctl) and `blkio/queue.rs` (what libblkio's drivers fill in) alone.
 #![deny(unsafe_code)]
 
+mod blkio;
 mod content;
 mod file;
 mod fresh;
@@ -31,6 +32,7 @@ use disk::PluginEntry;
 
 /// Every plugin, sorted by name.
 pub static PLUGINS: &[PluginEntry] = &[
+    PluginEntry::of::<blkio::Blkio>(),
     PluginEntry::of::<file::File>(),
     PluginEntry::of::<full::Full>(),
     PluginEntry::of::<memory::Memory>(),

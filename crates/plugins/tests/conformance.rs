@@ -18,9 +18,22 @@ type Made = (Vec<(String, String)>, Box<dyn Any + Send>);
 fn main() -> ExitCode {
     let nbdkit = (!installed("nbdkit")).then_some("nbdkit");
     let qemu = (!installed("qemu-nbd")).then_some("qemu-nbd");
+    let daemon = (!installed("qemu-storage-daemon")).then_some("qemu-storage-daemon");
+    let no_blkio = (!cfg!(feature = "blkio")).then_some("the cargo feature blkio");
+    let uring = no_blkio.or((!has_uring()).then_some("io_uring"));
     conformance::plugins(
         PLUGINS,
         vec![
+            Case::new("blkio", &[("driver", "io_uring")], Model).with(file_by_path).needing(uring),
+            Case::new("blkio", &[("driver", "io_uring"), ("direct", "true")], Model)
+                .with(file_by_path)
+                .needing(uring),
+            Case::new("blkio", &[("driver", "io_uring")], ReadOnly)
+                .with(|| file(1 << 20, true))
+                .needing(uring),
+            Case::new("blkio", &[("driver", "virtio-blk-vhost-user")], Model)
+                .with(vhost_user)
+                .needing(daemon.or(no_blkio)),
             Case::new("file", &[], Model).with(|| file(1 << 20, false)),
             Case::new("file", &[], Model).with(|| file(100_001, false)),
             Case::new("file", &[], ReadOnly).with(|| file(1 << 20, true)),
@@ -74,6 +87,38 @@ fn file(size: u64, read_only: bool) -> Made {
     // Root may write to a file that nobody may write to, but not through a descriptor that is for reading.
     let file = std::fs::File::open(&path).expect("the file");
     (vec![("fd".to_owned(), file.as_raw_fd().to_string())], Box::new((file, dir)))
+}
+
+/// The same for who calls it `path`.
+fn file_by_path() -> Made {
+    let (mut args, keep) = file(1 << 20, false);
+    args[0].0 = "path".to_owned();
+    (args, keep)
+}
+
+/// Whether rings can be set up: in many containers they are forbidden.
+fn has_uring() -> bool {
+    let (args, _keep) = file_by_path();
+    let mut args = params::Args::new([("driver".to_owned(), "io_uring".to_owned()), args[0].clone()]);
+    let backend = plugins::find("blkio").and_then(|entry| entry.start(&mut args).ok());
+    backend.is_some_and(|backend| backend.open(&disk::Client::default()).wait().is_ok())
+}
+
+/// A qcow2 image behind QEMU's storage daemon.
+fn vhost_user() -> Made {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let created = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", &at("disk"), "1M"]).status();
+    assert!(created.expect("qemu-img runs").success());
+    let file = format!("driver=file,node-name=file,filename={},discard=unmap", at("disk"));
+    let qcow2 = "driver=qcow2,node-name=disk,file=file,discard=unmap";
+    let export = format!(
+        "type=vhost-user-blk,id=export,addr.type=unix,addr.path={},node-name=disk,writable=on",
+        at("sock")
+    );
+    let options = ["--blockdev", &file, "--blockdev", qcow2, "--export", &export, "--pidfile", &at("pid")];
+    let server = started(Command::new("qemu-storage-daemon").args(options), dir.path());
+    (vec![("path".to_owned(), at("sock"))], Box::new((server, dir)))
 }
 
 /// A memory disk served by another project's server.

@@ -1,0 +1,316 @@
+//! A device from being found at the start to being closed with its last client.
+
+use super::{
+    Driver, Settings,
+    disk::BlkioDisk,
+    queue::{CHUNK, Chunks, Handle, Queue},
+};
+use ::disk::{Backend, Blocks, Client, Disk, Errno, Error, Facts, Io, Result, shared::SharedMemory};
+use blkio::{Blkio, Blkioq, MemoryRegion};
+use params::Choice;
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::{
+    fs::File,
+    os::fd::AsRawFd,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+/// Chunks of the region for all queues together, but for each so many at least and at most.
+const CHUNKS: usize = 1024;
+const LEAST: usize = 16;
+const MOST: usize = 128;
+/// One virtio request takes a 32-bit number of sectors, and kernels take no more than this well.
+const LARGEST_STEP: u64 = 1 << 30;
+
+/// libblkio's error as ours.
+pub(super) fn error(e: &blkio::Error) -> Error {
+    let errno = Errno::from_raw(e.errno().raw_os_error());
+    let mut message = e.message().to_owned();
+    if let Some(cut) = message.find(" (os error") {
+        message.truncate(cut);
+    }
+    Error::new(errno, message)
+}
+
+/// Opens the device for the first client and closes it with the last: it may be one that takes no second connection.
+pub(super) struct BlkioBackend(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    at_hand: Mutex<AtHand>,
+}
+
+#[derive(Default)]
+struct AtHand {
+    /// Connected at the start, so that errors come then.
+    connected: Option<(Blkio, bool)>,
+    /// What clients have open.
+    open: Weak<Device>,
+}
+
+impl BlkioBackend {
+    pub(super) fn new(settings: Settings) -> BlkioBackend {
+        BlkioBackend(Arc::new(Shared { settings, at_hand: Mutex::default() }))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, AtHand> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device that the clients share; opening it may block.
+    fn device(&self) -> Result<Arc<Device>> {
+        let mut at_hand = self.lock();
+        if let Some(device) = at_hand.open.upgrade().filter(|device| device.is_alive()) {
+            return Ok(device);
+        }
+        let named = |e: Error| e.context(format!("{} {}", self.settings.driver, self.settings.shown));
+        let first = match at_hand.connected.take() {
+            Some((blkio, read_only)) => Device::start(&self.settings, blkio, read_only),
+            None => self.settings.connect().and_then(|(b, ro)| Device::start(&self.settings, b, ro)),
+        };
+        // What was connected long ago may be gone; what cannot be written may be readable.
+        let device = match first {
+            Err(e) if e.errno() == Errno::ROFS && self.settings.read_only.is_none() => {
+                self.settings.connect_as(true).and_then(|blkio| Device::start(&self.settings, blkio, true))
+            }
+            Err(e) if e.errno() != Errno::INVAL => self
+                .settings
+                .connect()
+                .and_then(|(b, ro)| Device::start(&self.settings, b, ro))
+                .map_err(|_| e),
+            first => first,
+        };
+        let device = Arc::new(device.map_err(named)?);
+        at_hand.open = Arc::downgrade(&device);
+        Ok(device)
+    }
+}
+
+impl Settings {
+    /// Connects, for writing where that is possible; and whether it is for reading only.
+    fn connect(&self) -> Result<(Blkio, bool)> {
+        if let Some(read_only) = self.read_only {
+            return Ok((self.connect_as(read_only)?, read_only));
+        }
+        match self.connect_as(false) {
+            Err(e) if matches!(e.errno(), Errno::ACCES | Errno::PERM | Errno::ROFS) || is_busy_text(&e) => {
+                Ok((self.connect_as(true)?, true))
+            }
+            connected => Ok((connected?, false)),
+        }
+    }
+
+    fn connect_as(&self, read_only: bool) -> Result<Blkio> {
+        let path = self.path.to_str().ok_or_else(|| Error::invalid("this name is not UTF-8"))?;
+        // Not every driver says why it cannot open something.
+        std::fs::metadata(&self.path)?;
+        let mut blkio = Blkio::new(self.driver.word()).map_err(|e| error(&e))?;
+        let set = |blkio: &mut Blkio, name: &str, value: &str| {
+            blkio.set_str(name, value).map_err(|e| error(&e).context(format!("{name}={value}")))
+        };
+        set(&mut blkio, "path", path)?;
+        set(&mut blkio, "read-only", if read_only { "true" } else { "false" })?;
+        for (name, value) in &self.before {
+            set(&mut blkio, name, value)?;
+        }
+        blkio.connect().map_err(|e| error(&e))?;
+        for (name, value) in &self.after {
+            set(&mut blkio, name, value)?;
+        }
+        for name in &self.get {
+            match blkio.get_str(name) {
+                Ok(value) => tracing::debug!(target: "diskpipe", "blkio: {name} = {value}"),
+                Err(e) if e.errno() == blkio::Errno::NOENT => {
+                    let why = format!("get={name}: the driver {} has no such property", self.driver);
+                    return Err(Error::invalid(why));
+                }
+                Err(e) => return Err(error(&e).context(format!("get={name}"))),
+            }
+        }
+        Ok(blkio)
+    }
+}
+
+/// A program that runs cannot be opened for writing.
+fn is_busy_text(e: &Error) -> bool {
+    e.errno().get() == rustix::io::Errno::TXTBSY.raw_os_error()
+}
+
+impl Backend for BlkioBackend {
+    fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
+        let (shared, read_only) = (self.0.clone(), client.read_only);
+        Io::later(async move {
+            let device = reactor::unblock(move || shared.device()).await??;
+            Ok(Arc::new(BlkioDisk::new(device, read_only)) as Arc<dyn Disk>)
+        })
+    }
+
+    /// Errors come now; the queues wait for the final process.
+    fn get_ready(&self) -> Result<()> {
+        let settings = &self.0.settings;
+        let connected = settings
+            .connect()
+            .map_err(|e| e.context(format!("blkio: {} {}", settings.driver, settings.shown)))?;
+        self.0.lock().connected = Some(connected);
+        Ok(())
+    }
+
+    fn finish(&self) {
+        self.0.lock().connected = None;
+    }
+}
+
+/// A device that clients have open.
+pub(super) struct Device {
+    pub(super) facts: Facts,
+    pub(super) limits: Limits,
+    driver: Driver,
+    queues: Vec<Handle>,
+    next: AtomicUsize,
+    /// Asked only whether the other end is still there; its end closes the device.
+    blkio: Mutex<Option<Blkio>>,
+    /// What the device reaches, mapped by it until it is closed.
+    _region: Option<(Arc<SharedMemory>, File)>,
+}
+
+/// How requests must be cut.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Requests go through chunks of at most this many bytes; `None`: in buffers of any size.
+    pub(super) chunk: Option<u64>,
+    /// The addresses of buffers are multiples of this.
+    pub(super) buffer_alignment: usize,
+    /// The most that is zeroed at once ...
+    pub(super) zero: u64,
+    /// ... and discarded; and what is discarded lies at multiples of this, and is a multiple of it ...
+    pub(super) discard: u64,
+    pub(super) discard_alignment: u64,
+    /// ... but for this offset.
+    pub(super) discard_offset: u64,
+}
+
+impl Device {
+    /// Sets the queues up. In the final process only.
+    fn start(settings: &Settings, mut blkio: Blkio, read_only: bool) -> Result<Device> {
+        let number = |blkio: &Blkio, name: &str| -> Result<u64> {
+            let text = blkio.get_str(name).map_err(|e| error(&e).context(name))?;
+            text.parse().map_err(|_| Error::io(format!("the device says {name} is {text}")))
+        };
+        // What has no such property is as if it said nothing.
+        let optional = |blkio: &Blkio, name: &str| number(blkio, name).unwrap_or(0);
+        let alignment = u32::try_from(number(&blkio, "request-alignment")?.max(1)).unwrap_or(u32::MAX);
+        if !alignment.is_power_of_two() || alignment > 64 << 10 {
+            return Err(Error::io(format!("the device wants requests in multiples of {alignment} bytes")));
+        }
+        let capacity = number(&blkio, "capacity")?;
+        let queues = blkio.start().map_err(|e| error(&e))?.queues;
+        let needs_region = blkio.get_bool("needs-mem-regions").map_err(|e| error(&e))?;
+        let preferred = optional(&blkio, "optimal-io-alignment").max(optional(&blkio, "optimal-io-size"));
+        let preferred = u32::try_from(preferred.next_power_of_two().clamp(4096, 32 << 20)).unwrap_or(4096);
+        let fast_zero = settings.driver == Driver::IoUring;
+        let facts = Facts {
+            blocks: Blocks { minimum: alignment, preferred: preferred.max(alignment), maximum: u32::MAX },
+            write: !read_only,
+            flush: !read_only,
+            fua: !read_only,
+            trim: !read_only,
+            zero: !read_only,
+            fast_zero: !read_only && fast_zero,
+            // A last part of a block cannot be asked for.
+            ..Facts::read_only(capacity / u64::from(alignment) * u64::from(alignment))
+        };
+        let limit = |name: &str, unlimited: u64| match optional(&blkio, name) {
+            0 => unlimited,
+            limit => (limit / u64::from(alignment) * u64::from(alignment)).max(alignment.into()),
+        };
+        let unlimited = if needs_region { LARGEST_STEP } else { u64::MAX };
+        let step = limit("max-transfer", u64::MAX).min(limit("max-segment-len", u64::MAX));
+        let limits = Limits {
+            chunk: (needs_region || step < u64::MAX).then_some(step.min(CHUNK as u64)),
+            buffer_alignment: optional(&blkio, "buf-alignment").max(1) as usize,
+            zero: limit("max-write-zeroes-len", unlimited).min(unlimited),
+            discard: limit("max-discard-len", unlimited).min(unlimited),
+            discard_alignment: optional(&blkio, "discard-alignment").max(alignment.into()),
+            discard_offset: optional(&blkio, "discard-alignment-offset"),
+        };
+        let region = match limits.chunk {
+            Some(_) => Some(region(&mut blkio, queues.len())?),
+            None => None,
+        };
+        let memory = region.as_ref().map(|(memory, _)| memory);
+        let queues = handles(queues, memory)?;
+        let (driver, blkio) = (settings.driver, Mutex::new(Some(blkio)));
+        Ok(Device { facts, limits, driver, queues, next: AtomicUsize::new(0), blkio, _region: region })
+    }
+
+    /// The queue for a client that comes now.
+    pub(super) fn queue(&self) -> &Handle {
+        &self.queues[self.next.fetch_add(1, Relaxed) % self.queues.len()]
+    }
+
+    fn is_alive(&self) -> bool {
+        self.queues.iter().all(|handle| handle.queue.is_alive())
+    }
+
+    /// A request has waited for long: sees to it that the device knows of it, and whether there still is a device.
+    pub(super) async fn look_after(self: &Arc<Self>) {
+        self.queues.iter().for_each(|handle| handle.queue.turn());
+        if self.driver != Driver::VhostUser {
+            return;
+        }
+        // A back end that has gone leaves its rings as they were. Only its socket tells.
+        let device = self.clone();
+        let gone = reactor::unblock(move || match device.blkio.try_lock() {
+            Ok(blkio) => blkio.as_ref().is_some_and(|blkio| blkio.get_u64("capacity").is_err()),
+            Err(TryLockError::WouldBlock) => false, // somebody else is asking
+            Err(TryLockError::Poisoned(_)) => true,
+        });
+        if gone.await.unwrap_or(true) && self.is_alive() {
+            tracing::error!(target: "diskpipe", "blkio: the vhost-user back end has gone away");
+            self.queues.iter().for_each(|handle| {
+                handle.queue.fail(Error::io("the vhost-user back end has gone away"));
+            });
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Loops may still know the queues, so they are closed rather than dropped; and all before the device.
+        self.queues.iter().for_each(|handle| handle.queue.close());
+        self.blkio.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Memory that the device reaches, for all queues.
+fn region(blkio: &mut Blkio, queues: usize) -> Result<(Arc<SharedMemory>, File)> {
+    let len = per_queue(queues) * queues * CHUNK;
+    let file = File::from(memfd_create("diskpipe-blkio", MemfdFlags::CLOEXEC)?);
+    file.set_len(len as u64)?;
+    let memory = SharedMemory::map_file(&file, 0, len)?;
+    let (start, _) = memory.lend(0, len).as_raw();
+    let region =
+        MemoryRegion { addr: start as usize, iova: 0, len, fd: file.as_raw_fd(), fd_offset: 0, flags: 0 };
+    blkio.map_mem_region(&region).map_err(|e| error(&e).context("sharing memory with the device"))?;
+    Ok((memory, file))
+}
+
+fn per_queue(queues: usize) -> usize {
+    (CHUNKS / queues.max(1)).clamp(LEAST, MOST)
+}
+
+fn handles(queues: Vec<Blkioq>, memory: Option<&Arc<SharedMemory>>) -> Result<Vec<Handle>> {
+    let each = per_queue(queues.len());
+    let of = |(i, queue): (usize, Blkioq)| {
+        // Taken from the end: those at the front are used, and so in the processor's cache, most often.
+        let free = || (i * each..(i + 1) * each).rev().map(|chunk| chunk * CHUNK).collect();
+        let chunks = memory.map(|memory| Chunks { memory: memory.clone(), free: free() });
+        Queue::new(queue, chunks).map(Handle::new)
+    };
+    queues.into_iter().enumerate().map(of).collect()
+}
