@@ -28,6 +28,7 @@ pub struct Case {
     pub(crate) args: Vec<(&'static str, String)>,
     pub(crate) expect: Expect,
     pub(crate) own_storage: bool,
+    pub(crate) read_only: bool,
     pub(crate) needs: Option<&'static str>,
     pub(crate) with: Option<With>,
 }
@@ -39,12 +40,17 @@ impl Case {
     /// The component of this name, with these parameters.
     pub fn new(name: &'static str, args: &[(&'static str, &str)], expect: Expect) -> Case {
         let args = args.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        Case { name, args, expect, own_storage: false, needs: None, with: None }
+        Case { name, args, expect, own_storage: false, read_only: false, needs: None, with: None }
     }
 
     /// Writes stay in the filter: a flush says nothing about the disk below.
     pub fn with_own_storage(self) -> Case {
         Case { own_storage: true, ..self }
+    }
+
+    /// Its clients may only read.
+    pub fn for_readers(self) -> Case {
+        Case { expect: Expect::ReadOnly, read_only: true, ..self }
     }
 
     /// `absent`, when it is not `None`, names what is missing here: the checks are then shown as skipped.
@@ -109,6 +115,7 @@ pub struct Subject {
     pub expect: Expect,
     /// Writes stay in the filter.
     pub own_storage: bool,
+    read_only: bool,
     again: Option<(&'static FilterEntry, Args)>,
     _keep: Box<dyn Any + Send>,
 }
@@ -122,8 +129,8 @@ impl Subject {
     ) -> Result<Subject> {
         backend.get_ready()?;
         backend.after_fork()?;
-        let (expect, own_storage) = (case.expect, case.own_storage);
-        Ok(Subject { backend, below, expect, own_storage, again: None, _keep: keep })
+        let Case { expect, own_storage, read_only, .. } = *case;
+        Ok(Subject { backend, below, expect, own_storage, read_only, again: None, _keep: keep })
     }
 
     /// The same filter with the same parameters over another disk.
@@ -134,7 +141,7 @@ impl Subject {
 
     /// Opens the default export, as connection `connection`.
     pub fn open_as(&self, connection: u64) -> Arc<dyn Disk> {
-        let client = disk::Client { connection, ..disk::Client::default() };
+        let client = disk::Client { connection, read_only: self.read_only, ..disk::Client::default() };
         crate::checks::soon(self.backend.preconnect(&client)).expect("a client may connect");
         crate::checks::soon(self.backend.open(&client)).expect("the default export opens")
     }

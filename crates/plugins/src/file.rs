@@ -183,6 +183,24 @@ pub(crate) fn open_disk(fd: OwnedFd, writable: bool) -> Result<impl Disk + 'stat
     FileDisk::new(fd, writable, Manner { cache: Cache::Default, fadvise: Fadvise::Normal })
 }
 
+/// The file or block device of this name as a disk, for plugins that put several together.
+///
+/// # Errors
+/// Those of the system, with the path.
+pub(crate) fn open_path(path: &Path, read_only: bool) -> Result<Arc<dyn Disk>> {
+    let disk = open_file(path, read_only).and_then(|(fd, writable)| open_disk(fd, writable));
+    disk.map(|disk| Arc::new(disk) as Arc<dyn Disk>).map_err(|e| e.context(path.display()))
+}
+
+/// Refuses a file that has another size than it had.
+pub(crate) fn same_size(path: &Path, size: u64, before: u64) -> Result<()> {
+    if size == before {
+        return Ok(());
+    }
+    let why = format!("{}: {size} bytes now, but {before} when the server was started", path.display());
+    Err(Error::io(why))
+}
+
 impl Backend for FileBackend {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         self.open_now(client).into()

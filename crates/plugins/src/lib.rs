@@ -18,13 +18,13 @@ mod null;
 mod ondemand;
 mod one_disk;
 mod ones;
-#[allow(dead_code, unused_imports, reason = "its users come next")]
 mod partition_table;
+mod partitioning;
 mod pattern;
 mod random;
-#[allow(dead_code, reason = "its users come next")]
 mod regions;
 mod sparse_random;
+mod split;
 mod tmpdisk;
 mod zero;
 
@@ -40,9 +40,11 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<null::Null>(),
     PluginEntry::of::<ondemand::OnDemand>(),
     PluginEntry::of::<ones::Ones>(),
+    PluginEntry::of::<partitioning::Partitioning>(),
     PluginEntry::of::<pattern::Pattern>(),
     PluginEntry::of::<random::Random>(),
     PluginEntry::of::<sparse_random::SparseRandom>(),
+    PluginEntry::of::<split::Split>(),
     PluginEntry::of::<tmpdisk::TmpDisk>(),
     PluginEntry::of::<zero::Zero>(),
 ];

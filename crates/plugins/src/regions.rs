@@ -268,16 +268,25 @@ impl Disk for RegionsDisk {
     }
 
     fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
+        if !self.facts.write {
+            return fixed(Range::new(at, data.len())).into();
+        }
         self.each(Range::new(at, data.len()), move |region, part| {
             region.write(part, data.slice(part.start - at, part.len), flags)
         })
     }
 
     fn zero(&self, range: Range, flags: ZeroFlags) -> Io<'_, ()> {
+        if !self.facts.zero {
+            return fixed(range).into();
+        }
         self.each(range, move |region, part| region.zero(part, flags))
     }
 
     fn trim(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
+        if !self.facts.trim {
+            return fixed(range).into();
+        }
         self.each(range, move |region, part| region.trim(part, flags))
     }
 

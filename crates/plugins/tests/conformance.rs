@@ -50,12 +50,16 @@ fn main() -> ExitCode {
             Case::new("ondemand", &[("size", "1M"), ("share", "true"), ("command", MAKE)], Model)
                 .with(directory),
             Case::new("ones", &[("size", "1M")], Discarding),
+            Case::new("partitioning", &[], ReadOnly).with(parts).for_readers(),
+            Case::new("partitioning", &[("partition-type", "gpt")], ReadOnly).with(parts).for_readers(),
             Case::new("pattern", &[("size", "1M")], ReadOnly),
             Case::new("pattern", &[("size", "9223372036854775807")], ReadOnly),
             Case::new("random", &[("size", "100001"), ("seed", "7")], Verifying),
             Case::new("random", &[("size", "1T")], Verifying),
             Case::new("sparse-random", &[("size", "4M"), ("seed", "7")], Verifying),
             Case::new("sparse-random", &[("size", "1T"), ("seed", "8")], Verifying),
+            Case::new("split", &[], Model).with(parts),
+            Case::new("split", &[], Model).with(parts).for_readers(),
             Case::new("tmpdisk", &[("size", "1M"), ("command", MAKE)], Model),
             Case::new("zero", &[], ReadOnly),
         ],
@@ -119,6 +123,13 @@ fn vhost_user() -> Made {
     let options = ["--blockdev", &file, "--blockdev", qcow2, "--export", &export, "--pidfile", &at("pid")];
     let server = started(Command::new("qemu-storage-daemon").args(options), dir.path());
     (vec![("path".to_owned(), at("sock"))], Box::new((server, dir)))
+}
+
+/// Two files with some data and some holes.
+fn parts() -> Made {
+    let ((mut args, keep), (more, also)) = (file(70_001, false), file(100_001, false));
+    args.extend(more);
+    (args, Box::new((keep, also)))
 }
 
 /// A memory disk served by another project's server.

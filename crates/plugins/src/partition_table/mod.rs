@@ -10,7 +10,7 @@ mod mbr;
 use disk::{Error, Range, Result};
 pub(crate) use gpt::gpt;
 pub(crate) use guid::Guid;
-pub(crate) use mbr::{MAX_PRIMARY, MAX_SIZE, mbr};
+pub(crate) use mbr::{MAX_PRIMARY, mbr};
 use params::Size;
 
 /// Bytes per sector.
