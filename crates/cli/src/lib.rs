@@ -49,9 +49,12 @@ Commands:
   serve           serve a disk (also under the name nbdkit)
   explain         show what serve would serve with the same arguments
   copy            copy a disk (also under the name nbdcopy)
+  discard         give the space of a disk back (also under the name nbddiscard)
+  dump            show the content of a disk (also under the name nbddump)
   info            show what a disk is (also under the name nbdinfo)
   keygen          make keys for TLS
   resize          change the size of a disk that is served
+  zero            overwrite a disk with zeroes (also under the name nbdzero)
   install-names DIR [--force]
                   make links of those names in DIR
 

@@ -113,7 +113,9 @@ impl Invocation {
 
     fn version(&self) -> String {
         match self.name.as_str() {
-            name @ ("nbdcopy" | "nbdinfo") => format!("{name} {COMPATIBLE}\nlibnbd {COMPATIBLE}\n"),
+            name @ ("nbdcopy" | "nbddiscard" | "nbddump" | "nbdinfo" | "nbdzero") => {
+                format!("{name} {COMPATIBLE}\nlibnbd {COMPATIBLE}\n")
+            }
             name => format!("{name} {}\n", env!("CARGO_PKG_VERSION")),
         }
     }

@@ -6,6 +6,8 @@
 
 mod command_line;
 pub mod copy;
+pub mod dump;
+pub mod erase;
 pub mod info;
 pub mod keygen;
 pub mod resize;
@@ -28,13 +30,27 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 4] = [
+pub const TOOLS: [Tool; 7] = [
     Tool {
         name: "copy",
         alias: Some("nbdcopy"),
         manual: include_str!("copy/copy.md"),
         command: copy::command,
         main: copy::main,
+    },
+    Tool {
+        name: "discard",
+        alias: Some("nbddiscard"),
+        manual: include_str!("erase/discard.md"),
+        command: erase::discard,
+        main: erase::main_discard,
+    },
+    Tool {
+        name: "dump",
+        alias: Some("nbddump"),
+        manual: include_str!("dump/dump.md"),
+        command: dump::command,
+        main: dump::main,
     },
     Tool {
         name: "info",
@@ -56,5 +72,12 @@ pub const TOOLS: [Tool; 4] = [
         manual: include_str!("resize/resize.md"),
         command: resize::command,
         main: resize::main,
+    },
+    Tool {
+        name: "zero",
+        alias: Some("nbdzero"),
+        manual: include_str!("erase/zero.md"),
+        command: erase::zero,
+        main: erase::main_zero,
     },
 ];

@@ -1,0 +1,237 @@
+//! Bytes as lines of sixteen: offset, hexadecimal, characters. Lines that repeat the one before become one mark.
+
+use std::io::{self, Write};
+
+const WIDTH: usize = 16;
+
+/// How the parts of a line look on a terminal.
+mod paint {
+    pub(super) const OFFSET: &str = "\x1b[22;32m";
+    pub(super) const DIM: &str = "\x1b[22;90m";
+    pub(super) const CODE: &str = "\x1b[1;34m";
+    pub(super) const TEXT: &str = "\x1b[1;31m";
+    pub(super) const RESET: &str = "\x1b[0m";
+}
+
+/// Writes lines.
+pub(crate) struct Lines<W> {
+    out: W,
+    colours: bool,
+    /// Where the line being filled begins.
+    at: u64,
+    line: [u8; WIDTH],
+    filled: usize,
+    /// The line before it.
+    last: Option<[u8; WIDTH]>,
+    /// The mark stands for it.
+    marked: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// The first byte is at `offset`.
+    pub(crate) fn new(out: W, offset: u64, colours: bool) -> Lines<W> {
+        Lines { out, colours, at: offset, line: [0; WIDTH], filled: 0, last: None, marked: false }
+    }
+
+    /// Bytes.
+    pub(crate) fn bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(WIDTH - self.filled));
+            self.line[self.filled..][..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            self.end_line()?;
+        }
+        Ok(())
+    }
+
+    /// So many zero bytes; how many makes no difference to the time it takes.
+    pub(crate) fn zeroes(&mut self, mut count: u64) -> io::Result<()> {
+        // The rest of this line, and one whole line to repeat.
+        let first = count.min((2 * WIDTH - self.filled) as u64);
+        self.bytes(&[0; 2 * WIDTH][..first as usize])?;
+        count -= first;
+        let whole = count - count % WIDTH as u64;
+        if whole > 0 {
+            self.mark()?;
+            self.at += whole;
+        }
+        self.bytes(&[0; WIDTH][..(count - whole) as usize])
+    }
+
+    fn end_line(&mut self) -> io::Result<()> {
+        if self.filled < WIDTH {
+            return Ok(());
+        }
+        if self.last == Some(self.line) {
+            self.mark()?;
+        } else {
+            self.write_line()?;
+            self.last = Some(self.line);
+            self.marked = false;
+        }
+        self.at += WIDTH as u64;
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn mark(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.marked, true) {
+            self.out.write_all(if self.colours { "☆\n" } else { "*\n" }.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The end. That of a `whole` disk is shown even where it repeats what came before.
+    pub(crate) fn end(mut self, whole: bool) -> io::Result<()> {
+        if self.filled > 0 {
+            self.line[self.filled..].fill(0);
+            let repeats = self.last == Some(self.line);
+            if repeats && !whole { self.mark()? } else { self.write_line()? }
+        } else if whole && self.marked {
+            (self.at, self.filled) = (self.at - WIDTH as u64, WIDTH);
+            self.line = self.last.unwrap_or_default();
+            self.write_line()?;
+        }
+        self.out.flush()
+    }
+
+    fn write_line(&mut self) -> io::Result<()> {
+        let line = &self.line[..self.filled];
+        let text = if self.colours { coloured(self.at, line) } else { plain(self.at, line) };
+        self.out.write_all(text.as_bytes())
+    }
+}
+
+fn printable(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte)
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Where in a line the digits of a byte stand, after the offset.
+fn column(number: usize) -> usize {
+    3 * number + usize::from(number >= WIDTH / 2)
+}
+
+fn plain(at: u64, line: &[u8]) -> String {
+    let mut text = format!("{at:010x}: ").into_bytes();
+    let digits = text.len();
+    text.resize(digits + column(WIDTH), b' ');
+    for (number, byte) in line.iter().enumerate() {
+        let place = digits + column(number);
+        text[place] = DIGITS[usize::from(byte >> 4)];
+        text[place + 1] = DIGITS[usize::from(byte & 15)];
+    }
+    text.push(b'|');
+    text.extend(line.iter().map(|byte| if printable(*byte) { *byte } else { b'.' }));
+    text.resize(digits + column(WIDTH) + 1 + WIDTH, b' ');
+    text.extend(b"|\n");
+    text.into_iter().map(char::from).collect()
+}
+
+fn coloured(at: u64, line: &[u8]) -> String {
+    use paint::{CODE, DIM, OFFSET, RESET, TEXT};
+    let mut text = format!("{OFFSET}{at:010x}{DIM}: ");
+    for number in 0..WIDTH {
+        match line.get(number) {
+            Some(byte) => {
+                let paint = if printable(*byte) { CODE } else { DIM };
+                text += &format!("{paint}{byte:02x} ");
+            }
+            None => text += "   ",
+        }
+        if number == WIDTH / 2 - 1 {
+            text.push(' ');
+        }
+    }
+    text += &format!("{DIM}│");
+    for number in 0..WIDTH {
+        match line.get(number) {
+            Some(byte) if printable(*byte) => text += &format!("{TEXT}{}", char::from(*byte)),
+            Some(_) => text += &format!("{DIM}·"),
+            None => text.push(' '),
+        }
+    }
+    text + &format!("{DIM}│{RESET}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn dump(offset: u64, parts: &[Part]) -> String {
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out, offset, false);
+        for part in parts {
+            match part {
+                Part::Bytes(bytes) => lines.bytes(bytes).unwrap(),
+                Part::Zeroes(count) => lines.zeroes(*count).unwrap(),
+            }
+        }
+        lines.end(true).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[derive(Clone, Debug)]
+    enum Part {
+        Bytes(Vec<u8>),
+        Zeroes(u64),
+    }
+
+    #[test]
+    fn a_line_shows_offset_codes_and_characters() {
+        let text = dump(0, &[Part::Bytes(b"hello, world\n\xff~ !".to_vec())]);
+        assert_eq!(
+            text,
+            "0000000000: 68 65 6c 6c 6f 2c 20 77  6f 72 6c 64 0a ff 7e 20 |hello, world..~ |\n\
+             0000000010: 21                                               |!               |\n"
+        );
+    }
+
+    #[test]
+    fn repeated_lines_become_one_mark_but_the_last_is_shown() {
+        let zero = "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00 |................|\n";
+        assert_eq!(
+            dump(0, &[Part::Zeroes(1 << 60)]),
+            format!("0000000000: {zero}*\nffffffffffffff0: {zero}")
+        );
+        assert_eq!(dump(0, &[Part::Zeroes(32)]), format!("0000000000: {zero}*\n0000000010: {zero}"));
+        assert_eq!(dump(3, &[Part::Zeroes(16)]), format!("0000000003: {zero}"));
+        assert_eq!(dump(0, &[]), "");
+    }
+
+    #[test]
+    fn colours_say_what_can_be_printed() {
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out, 0, true);
+        lines.bytes(b"a\0").unwrap();
+        lines.zeroes(100).unwrap();
+        lines.end(true).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("\x1b[1;34m61 ") && text.contains("\x1b[1;31ma") && text.contains('·'));
+        assert!(text.contains("☆\n"), "{text}");
+    }
+
+    proptest! {
+        /// Zeroes that are told look like zeroes that are there, however the disk is cut.
+        #[test]
+        fn telling_zeroes_is_the_same_as_showing_them(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(0u8..2, 0..40).prop_map(Part::Bytes),
+                    (0u64..100).prop_map(Part::Zeroes),
+                ],
+                0..12,
+            ),
+            offset in 0u64..100,
+        ) {
+            let shown: Vec<Part> = parts.iter().map(|part| match part {
+                Part::Bytes(bytes) => Part::Bytes(bytes.clone()),
+                Part::Zeroes(count) => Part::Bytes(vec![0; *count as usize]),
+            }).collect();
+            prop_assert_eq!(dump(offset, &parts), dump(offset, &shown));
+        }
+    }
+}
