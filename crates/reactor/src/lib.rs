@@ -17,7 +17,7 @@ mod spin;
 mod timer;
 
 pub use in_flight::InFlight;
-pub use local::{Driver, Interest, block_on, watch};
+pub use local::{Driver, Interest, block_on, forget, watch};
 pub use pool::{Panicked, Unblock, unblock};
 pub use readiness::Readiness;
 pub use spin::Spin;

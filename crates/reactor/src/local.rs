@@ -147,6 +147,17 @@ pub fn watch(driver: &Arc<dyn Driver>) {
     })
 }
 
+/// Lets go of what this thread's loop has driven, when its work is done and other work may follow. To be called
+/// outside of [`block_on`].
+pub fn forget() {
+    LOCAL.with(|local| {
+        // Taken out before they are dropped: that may watch another driver.
+        let drivers = std::mem::take(&mut *local.drivers.borrow_mut());
+        let timers = std::mem::take(&mut *local.timers.borrow_mut());
+        drop((drivers, timers));
+    });
+}
+
 /// Registers a timer with this thread's loop; the key unregisters it again. `None`: no loop runs here.
 pub(crate) fn add_timer(at: Instant, waker: &Waker) -> Option<u64> {
     LOCAL.with(|local| {

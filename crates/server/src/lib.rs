@@ -57,6 +57,7 @@ mod pending;
 mod raw;
 mod resize;
 mod serve;
+mod spares;
 mod to_wire;
 mod transmit;
 

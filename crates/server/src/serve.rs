@@ -1,6 +1,6 @@
 //! The server: accepts connections, gives each a thread, and ends in good order.
 
-use crate::{clock::Clock, connection};
+use crate::{clock::Clock, connection, spares::Spares};
 use disk::Backend;
 use net::{How, Listener, Stop, Stream};
 use proto::handshake::server::Policy;
@@ -91,7 +91,11 @@ struct Shared {
     last_number: AtomicU64,
     connections: Mutex<Vec<Connection>>,
     one_ended: Condvar,
+    spares: Spares<Admitted>,
 }
+
+/// A connection that needs a thread: its number, its stream, and the clock of its handshake.
+type Admitted = (u64, Arc<Stream>, Arc<Clock>);
 
 struct Connection {
     number: u64,
@@ -124,6 +128,7 @@ impl Server {
                 last_number: AtomicU64::new(0),
                 connections: Mutex::default(),
                 one_ended: Condvar::new(),
+                spares: Spares::new(),
             }),
         })
     }
@@ -147,9 +152,10 @@ impl Server {
     pub fn serve(&self, listeners: &[Listener]) -> io::Result<()> {
         let shared = &self.shared;
         let mut shortage_told: Option<Instant> = None;
-        while !shared.stop.is_set() {
+        loop {
             match net::accept_any(listeners, &shared.stop, shared.until_next_limit()) {
                 Ok(Some((_, stream))) => shared.start(stream),
+                Ok(None) if shared.stop.is_set() => break,
                 Ok(None) => {}
                 Err(e) => {
                     // Out of descriptors or memory: clients wait in the backlog until some have gone.
@@ -198,7 +204,7 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self, stream: Stream) -> (u64, Arc<Stream>, Arc<Clock>) {
+    fn admit(&self, stream: Stream) -> Admitted {
         let number = self.last_number.fetch_add(1, Relaxed) + 1;
         if self.options.keepalive
             && let Err(e) = stream.set_keepalive(true)
@@ -210,20 +216,32 @@ impl Shared {
         (number, stream, clock)
     }
 
-    fn run(&self, (number, stream, clock): (u64, Arc<Stream>, Arc<Clock>)) {
+    fn run(&self, (number, stream, clock): Admitted) {
         connection::serve(&stream, &*self.backend, &self.options, number, &clock);
         self.connections().retain(|c| c.number != number);
         self.one_ended.notify_all();
     }
 
     fn start(self: &Arc<Self>, stream: Stream) {
-        let connection = self.admit(stream);
+        let Err(connection) = self.spares.give(self.admit(stream)) else { return };
         let number = connection.0;
         let shared = self.clone();
-        let thread = std::thread::Builder::new().name(format!("nbd {number}")).stack_size(STACK);
-        if let Err(e) = thread.spawn(move || shared.run(connection)) {
+        let thread = std::thread::Builder::new().name("nbd".into()).stack_size(STACK);
+        if let Err(e) = thread.spawn(move || shared.run_one_after_another(connection)) {
             self.options.log.error(&format!("connection {number}: no thread for it: {e}"));
             self.connections().retain(|c| c.number != number);
+        }
+    }
+
+    /// A thread's life.
+    fn run_one_after_another(&self, first: Admitted) {
+        let mut next = Some(first);
+        while let Some(connection) = next {
+            self.run(connection);
+            // Nothing of the last client stays while the thread waits.
+            disk::release_idle_buffers();
+            reactor::forget();
+            next = self.spares.take();
         }
     }
 
@@ -251,6 +269,7 @@ impl Shared {
 
     /// Lets every connection answer what it was asked, and end.
     fn drain(&self) {
+        self.spares.end();
         let deadline = Instant::now() + self.options.stop_limit;
         let mut connections = self.connections();
         for c in connections.iter() {
