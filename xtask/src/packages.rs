@@ -21,8 +21,11 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 /// Everything, in the order of packages.
 pub(crate) const NEEDED: &[Needed] = &[
     needed("hexdump", "bsdextrautils"),
+    needed("dd", "coreutils"),
     needed("curl", "curl"),
     needed("cmp", "diffutils"),
+    needed("diff", "diffutils"),
+    needed("fsck.vfat", "dosfstools"),
     needed("mke2fs", "e2fsprogs"),
     needed("e2fsck", "e2fsprogs"),
     needed("sfdisk", "fdisk"),
@@ -36,6 +39,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("nbdinfo", "libnbd-bin"),
     needed("/usr/include/openssl/ssl.h", "libssl-dev"),
     needed("losetup", "mount"),
+    needed("mcopy", "mtools"),
+    needed("mdir", "mtools"),
     needed("nbd-client", "nbd-client"),
     needed("nbd-server", "nbd-server"),
     needed("nbdkit", "nbdkit"),

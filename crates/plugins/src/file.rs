@@ -6,7 +6,7 @@ mod disk;
 mod input;
 mod output;
 
-use self::disk::FileDisk;
+pub(crate) use self::disk::FileDisk;
 use ::disk::{Backend, Client, Disk, Errno, Error, Export, Io, Plugin, Result, resize::Size};
 use params::{Choice, Params};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -178,17 +178,12 @@ fn open_file(path: &Path, read_only: bool) -> Result<(OwnedFd, bool)> {
     }
 }
 
-/// A file or device that another plugin has opened, as a disk.
-pub(crate) fn open_disk(fd: OwnedFd, writable: bool) -> Result<impl Disk + 'static> {
-    FileDisk::new(fd, writable, Manner { cache: Cache::Default, fadvise: Fadvise::Normal })
-}
-
 /// The file or block device of this name as a disk, for plugins that put several together.
 ///
 /// # Errors
 /// Those of the system, with the path.
 pub(crate) fn open_path(path: &Path, read_only: bool) -> Result<Arc<dyn Disk>> {
-    let disk = open_file(path, read_only).and_then(|(fd, writable)| open_disk(fd, writable));
+    let disk = open_file(path, read_only).and_then(|(fd, writable)| FileDisk::open(fd, writable));
     disk.map(|disk| Arc::new(disk) as Arc<dyn Disk>).map_err(|e| e.context(path.display()))
 }
 

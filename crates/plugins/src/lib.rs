@@ -6,8 +6,10 @@
 #![deny(unsafe_code)]
 
 mod blkio;
+mod calendar;
 mod content;
 mod file;
+mod floppy;
 mod fresh;
 mod full;
 mod memory;
@@ -26,6 +28,7 @@ mod regions;
 mod sparse_random;
 mod split;
 mod tmpdisk;
+mod tree;
 mod zero;
 
 use disk::PluginEntry;
@@ -34,6 +37,7 @@ use disk::PluginEntry;
 pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<blkio::Blkio>(),
     PluginEntry::of::<file::File>(),
+    PluginEntry::of::<floppy::Floppy>(),
     PluginEntry::of::<full::Full>(),
     PluginEntry::of::<memory::Memory>(),
     PluginEntry::of::<nbd::Nbd>(),

@@ -1,6 +1,6 @@
 //! Named file systems that are made when they are first asked for, and kept in a directory.
 
-use crate::{file, fresh::Recipe};
+use crate::{file::FileDisk, fresh::Recipe};
 use disk::{Backend, Client, Disk, Errno, Error, Export, Facts, Io, Plugin, Result};
 use params::{Params, Size};
 use rustix::{
@@ -121,7 +121,7 @@ impl Store {
     }
 
     fn disk(&self, (fd, writable): (OwnedFd, bool)) -> Result<Arc<dyn Disk>> {
-        let next = file::open_disk(fd, writable)?;
+        let next = FileDisk::open(fd, writable)?;
         let facts = Facts { multi_conn: self.share, ..next.facts().clone() };
         Ok(Arc::new(Named { facts, next: Box::new(next) }))
     }
@@ -149,12 +149,12 @@ fn is_export(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST && !name.contains(['.', '/', ':', '\0'])
 }
 
-struct Named<D> {
+struct Named {
     facts: Facts,
-    next: Box<D>,
+    next: Box<FileDisk>,
 }
 
-impl<D: Disk> Disk for Named<D> {
+impl Disk for Named {
     disk::forward!(next: next, read, write, zero, trim, flush, cache, extents);
     fn facts(&self) -> &Facts {
         &self.facts

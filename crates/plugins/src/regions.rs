@@ -322,8 +322,8 @@ impl Disk for RegionsDisk {
     }
 }
 
-/// One behind the other.
-fn join<'a>(first: Io<'a, Data>, rest: Vec<Io<'a, Data>>) -> Io<'a, Data> {
+/// The data of all, one behind the other.
+pub(crate) fn join<'a>(first: Io<'a, Data>, rest: Vec<Io<'a, Data>>) -> Io<'a, Data> {
     let all: Vec<_> = std::iter::once(first).chain(rest).collect();
     let ready = |io: &Io<'_, Data>| matches!(io, Io::Ready(_));
     if !all.iter().all(ready) {

@@ -1,6 +1,6 @@
 //! A new disk for every client, gone when the client goes.
 
-use crate::{file, fresh};
+use crate::{file::FileDisk, fresh};
 use disk::{Backend, Client, Disk, Facts, Io, Plugin, Result, WriteFlags, ZeroFlags};
 use params::{Params, Size};
 use rustix::fs::{Mode, OFlags};
@@ -55,18 +55,18 @@ fn make(recipe: &fresh::Recipe) -> Result<Arc<dyn Disk>> {
         .map_err(|e| disk::Error::from(e).context("opening the new disk"))?;
     // The directory and the name go now. The file stays until the client has gone, however the server ends.
     drop(dir);
-    let next = file::open_disk(fd, true)?;
+    let next = FileDisk::open(fd, true)?;
     let facts = Facts { multi_conn: false, ..next.facts().clone() };
     Ok(Arc::new(Own { facts, next: Box::new(next) }))
 }
 
 /// One client's disk. Nobody will ever read it after a crash, so nothing need become stable.
-struct Own<D> {
+struct Own {
     facts: Facts,
-    next: Box<D>,
+    next: Box<FileDisk>,
 }
 
-impl<D: Disk> Disk for Own<D> {
+impl Disk for Own {
     disk::forward!(next: next, read, cache, extents);
     fn facts(&self) -> &Facts {
         &self.facts

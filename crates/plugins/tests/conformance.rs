@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             Case::new("file", &[], Model).with(|| file(1 << 20, false)),
             Case::new("file", &[], Model).with(|| file(100_001, false)),
             Case::new("file", &[], ReadOnly).with(|| file(1 << 20, true)),
+            Case::new("floppy", &[], ReadOnly).with(files),
             Case::new("full", &[("size", "1M")], Refusing),
             Case::new("memory", &[("size", "1M")], Model),
             Case::new("memory", &[("size", "100001")], Model),
@@ -68,6 +69,16 @@ fn main() -> ExitCode {
 
 /// A disk with nothing on it, in the words of the shell.
 const MAKE: &str = "truncate -s $size \"$disk\"";
+
+/// A directory with some files.
+fn files() -> Made {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::create_dir(dir.path().join("sub")).expect("a directory in it");
+    for (name, size) in [("empty", 0), ("small", 700), ("sub/large", 300_001), ("sub/Long name.text", 4096)] {
+        std::fs::write(dir.path().join(name), vec![b'x'; size]).expect("a file");
+    }
+    (vec![("dir".to_owned(), dir.path().display().to_string())], Box::new(dir))
+}
 
 /// An empty directory.
 fn directory() -> Made {

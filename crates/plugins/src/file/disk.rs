@@ -37,7 +37,7 @@ pub(super) struct Open {
 }
 
 /// A file somebody opened.
-pub(super) struct FileDisk(Arc<Open>);
+pub(crate) struct FileDisk(Arc<Open>);
 
 impl FileDisk {
     pub(super) fn new(fd: OwnedFd, writable: bool, manner: Manner) -> Result<FileDisk> {
@@ -92,6 +92,20 @@ impl FileDisk {
         })))
     }
 
+    /// A file or device that another plugin has opened.
+    pub(crate) fn open(fd: OwnedFd, writable: bool) -> Result<FileDisk> {
+        FileDisk::new(fd, writable, Manner { cache: Cache::Default, fadvise: Fadvise::Normal })
+    }
+
+    /// Reads; the answer may come when the disk is no longer there.
+    pub(crate) fn read_detached(&self, range: Range) -> Io<'static, Data> {
+        match self.0.read_now(range) {
+            Ok(Ok(data)) => Io::ok(data),
+            Ok(Err(unfinished)) => self.unblock(move |open| unfinished.finish(open)),
+            Err(e) => e.into(),
+        }
+    }
+
     /// A regular file's device and inode: the same for all who have it open.
     pub(super) fn identity(&self) -> Result<Option<(u64, u64)>> {
         let stat = fstat(&self.0.fd)?;
@@ -117,7 +131,7 @@ impl FileDisk {
     pub(super) fn unblock<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Open) -> Result<T> + Send + 'static,
-    ) -> Io<'_, T> {
+    ) -> Io<'static, T> {
         let open = self.0.clone();
         let work = reactor::unblock(move || work(&open));
         Io::later(async move { work.await? })
@@ -146,11 +160,7 @@ impl Disk for FileDisk {
     }
 
     fn read(&self, range: Range) -> Io<'_, Data> {
-        match self.0.read_now(range) {
-            Ok(Ok(data)) => Io::ok(data),
-            Ok(Err(unfinished)) => self.unblock(move |open| unfinished.finish(open)),
-            Err(e) => e.into(),
-        }
+        self.read_detached(range)
     }
 
     fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {

@@ -7,7 +7,7 @@ use disk::{Error, Range, Result};
 pub(crate) const MAX_PRIMARY: usize = 4;
 
 /// The largest disk in bytes: an entry counts sectors in 32 bits.
-const MAX_SIZE: u64 = SECTOR << 32;
+pub(crate) const MAX_SIZE: u64 = SECTOR << 32;
 
 /// An extended partition that is addressed by sectors.
 const EXTENDED: u8 = 0x0f;

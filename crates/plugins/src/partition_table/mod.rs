@@ -10,7 +10,7 @@ mod mbr;
 use disk::{Error, Range, Result};
 pub(crate) use gpt::gpt;
 pub(crate) use guid::Guid;
-pub(crate) use mbr::{MAX_PRIMARY, mbr};
+pub(crate) use mbr::{MAX_PRIMARY, MAX_SIZE, mbr};
 use params::Size;
 
 /// Bytes per sector.
@@ -68,7 +68,7 @@ impl Cursor {
 }
 
 /// The number of the sector that begins at this byte.
-fn sector(byte: u64) -> u64 {
+pub(crate) fn sector(byte: u64) -> u64 {
     byte / SECTOR
 }
 
