@@ -11,10 +11,11 @@ const PARTITION: u64 = 1 << 20;
 /// The disk's image, and its partition alone.
 fn image(dir: &Path, arguments: &[&str], at: &Path) -> (PathBuf, PathBuf) {
     let (disk, partition) = (at.join("disk"), at.join("partition"));
-    let copy = format!("nbdcopy \"$uri\" '{}'", disk.display());
-    Run::diskpipe().words("serve floppy").arg(dir).args(arguments).args(["--run", &copy]).end().good();
-    let dd = format!("if={} of={} bs=1M skip=1 conv=sparse status=none", disk.display(), partition.display());
-    Run::new("dd").words(&dd).end().good();
+    for (filter, image) in [("", &disk), ("--filter=offset offset=1M", &partition)] {
+        let copy = format!("nbdcopy \"$uri\" '{}'", image.display());
+        let serve = Run::diskpipe().words("serve floppy").arg(dir).args(arguments).words(filter);
+        serve.args(["--run", &copy]).end().good();
+    }
     (disk, partition)
 }
 
@@ -43,7 +44,7 @@ fn tree(at: &Path) {
 
 #[test]
 fn what_is_in_the_directory_is_what_others_read_on_the_disk() {
-    needs!("fsck.vfat", "mcopy", "mdir", "sfdisk", "nbdcopy", "diff", "dd");
+    needs!("fsck.vfat", "mcopy", "mdir", "sfdisk", "nbdcopy", "diff");
     let dir = directory();
     let (files, back) = (dir.path().join("files"), dir.path().join("back"));
     fs::create_dir(&files).unwrap();
@@ -68,7 +69,7 @@ fn what_is_in_the_directory_is_what_others_read_on_the_disk() {
 
 #[test]
 fn a_disk_has_the_size_that_was_asked_for_and_room_for_more() {
-    needs!("fsck.vfat", "mdir", "nbdcopy", "dd");
+    needs!("fsck.vfat", "mdir", "nbdcopy");
     let dir = directory();
     let files = dir.path().join("files");
     fs::create_dir(&files).unwrap();

@@ -21,7 +21,6 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 /// Everything, in the order of packages.
 pub(crate) const NEEDED: &[Needed] = &[
     needed("hexdump", "bsdextrautils"),
-    needed("dd", "coreutils"),
     needed("curl", "curl"),
     needed("cmp", "diffutils"),
     needed("diff", "diffutils"),
