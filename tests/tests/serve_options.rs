@@ -1,6 +1,6 @@
 //! Every option of `serve`, used as its manual says, looked at from outside.
 
-use e2e::{Run, Server, directory, needs};
+use e2e::{Run, Server, absent, directory, needs};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -288,11 +288,49 @@ fn verbose_lines_are_those_of_nbdkit() {
 }
 
 #[test]
+fn verbose_lines_tell_of_every_step_as_nbdkits_do() {
+    needs!("nbdkit", "nbdsh");
+    let script = "h.pread(512, 0); h.pwrite(bytes(512), 0); h.pwrite(bytes(512), 0, nbd.CMD_FLAG_FUA); \
+                  h.zero(512, 0); h.trim(512, 512); h.flush(); h.cache(512, 0)";
+    let command = format!("nbdsh -u \"$uri\" -c '{script}'");
+    let words = "-v --filter=offset memory 1M offset=512";
+    let ours = Run::serve(words, &command).end().good().stderr;
+    let theirs = Run::new("nbdkit").words(words).args(["--run", &command]).end().good().stderr;
+    // What is after the name of the program, and the thread that theirs names: `nbdkit: memory.7: debug: ...`.
+    let said = |log: &str| -> Vec<String> {
+        let told = |line: &str| Some(line.split_once("debug: ")?.1.to_owned());
+        let of_components = |line: &String| line.starts_with("memory: ") || line.starts_with("offset: ");
+        log.lines().filter_map(told).filter(of_components).collect()
+    };
+    let (ours, theirs) = (said(&ours), said(&theirs));
+    // Handles, and the life of a shared object, are theirs alone; and their filters see what they pass on.
+    let alone = ["returned handle", "load", "prepare", "finalize", "offset: config key=size"];
+    for line in theirs.iter().filter(|line| !alone.iter().any(|word| line.contains(word))) {
+        assert!(ours.iter().any(|own| own.starts_with(line)), "{line}\n{ours:#?}");
+    }
+}
+
+#[test]
+fn passwords_are_not_in_verbose_lines() {
+    let told = Run::diskpipe().words("serve -v -U - memory 1M password=hush").end().code(1).stderr;
+    assert!(told.contains("config key=password, value=(not shown)") && !told.contains("hush"), "{told}");
+}
+
+#[test]
 fn versions_and_facts_can_be_asked_for() {
     let text = |arguments: &str| Run::diskpipe().arg("serve").words(arguments).text();
     assert!(text("-V").starts_with("diskpipe "));
     assert_eq!(text("--version --filter=offset memory").lines().count(), 3);
     assert!(text("--dump-config").contains("\nversion_major=1\n"));
+    if !absent(&["nbdkit"]) {
+        // Whatever scripts may ask of theirs can be asked of ours.
+        let keys = |text: &str| {
+            text.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect::<Vec<_>>()
+        };
+        let (ours, theirs) =
+            (keys(&text("--dump-config")), keys(&Run::new("nbdkit").arg("--dump-config").text()));
+        assert_eq!(theirs.iter().find(|key| !ours.contains(key)), None);
+    }
     let model = |arguments: &str| {
         let text = text(&format!("--dump-plugin {arguments}"));
         let line = text.lines().find_map(|line| line.strip_prefix("thread_model=")).map(str::to_owned);

@@ -181,6 +181,25 @@ fn in_the_background_errors_go_to_the_system_log() {
 }
 
 #[test]
+fn a_log_that_was_moved_away_is_begun_again() {
+    let dir = directory();
+    let (file, moved) = (dir.path().join("log"), dir.path().join("log.1"));
+    let server = Server::ours(&format!("--log={} memory 1M", file.display()));
+    let text = |file: &Path| fs::read_to_string(file).unwrap_or_default();
+    // A client that goes away in the middle of its handshake is worth a line.
+    let noise = || drop(server.connect());
+    noise();
+    until("it tells", || text(&file).contains("connection 1: "));
+    fs::rename(&file, &moved).unwrap();
+    server.process.signal(Signal::USR1);
+    until("the file is there again", || file.exists());
+    noise();
+    until("it tells again", || text(&file).contains("connection 2: "));
+    assert!(!text(&moved).contains("connection 2: "));
+    assert!(server.stop().0.is_some_and(|status| status.success()));
+}
+
+#[test]
 fn the_server_becomes_another_user_and_its_command_does_not() {
     if !rustix::process::geteuid().is_root() {
         println!("SKIPPED: needs root");

@@ -138,7 +138,7 @@ impl Starting {
         if options.exit_with_parent {
             exit_with_parent()?;
         }
-        self.messages.debug(&format!("{} {}", self.program, env!("CARGO_PKG_VERSION")));
+        self.messages.debug(&format!("{} {}", self.program, describe::version_number(&self.program)));
         warn_of_flags(options, stack, &self.messages);
         let source = Source::start(options, stack, &self.messages)?;
         let endpoint = options.metrics.as_deref().map(Endpoint::open).transpose().context("--metrics")?;
@@ -166,10 +166,15 @@ impl Starting {
         }
 
         let place = self.place(&source)?;
+        self.messages.debug(&place.told());
         let pid_file = self.make_pid_file()?;
         // Somebody who hands sockets over also watches the process.
         let foreground = options.foreground || place.address.is_none();
         let background = if foreground { None } else { Some(background::fork().context("cannot fork")?) };
+        if background.is_some() {
+            let id = std::process::id();
+            self.messages.debug(&format!("forked into background (new pid = {id})"));
+        }
         let server = Arc::new(self.make_server(backend.clone())?);
         // Before the user changes: the command is the user's own.
         let shell = options
@@ -290,6 +295,12 @@ impl Starting {
                     }
                 }
                 return manager.ready();
+            }
+            if signal == libc::SIGUSR1 {
+                if let Err(error) = messages.reopen() {
+                    messages.error(&format!("the log stays where it was: {error:#}"));
+                }
+                return;
             }
             // What the keyboard sends goes to the command too, which decides what comes of it.
             if captive && (signal == libc::SIGINT || signal == libc::SIGQUIT) {

@@ -154,7 +154,10 @@ impl Server {
         let mut shortage_told: Option<Instant> = None;
         loop {
             match net::accept_any(listeners, &shared.stop, shared.until_next_limit()) {
-                Ok(Some((_, stream))) => shared.start(stream),
+                Ok(Some((_, stream))) => {
+                    shared.options.log.debug("accepted connection");
+                    shared.start(stream);
+                }
                 Ok(None) if shared.stop.is_set() => break,
                 Ok(None) => {}
                 Err(e) => {

@@ -4,12 +4,13 @@ use super::options;
 use super::stack::Stack;
 use disk::ThreadModel;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// The version of nbdkit whose command line, parameters and behaviour these are; scripts compare it.
 const NBDKIT_VERSION: (u32, u32, u32) = (1, 32, 5);
 
 /// Our own version, or nbdkit's under that name.
-fn version_number(program: &str) -> String {
+pub(crate) fn version_number(program: &str) -> String {
     let (major, minor, patch) = NBDKIT_VERSION;
     match program {
         "nbdkit" => format!("{major}.{minor}.{patch}"),
@@ -64,18 +65,24 @@ pub(crate) fn config() -> String {
     let binary = std::env::current_exe().unwrap_or_default();
     let bindir = binary.parent().unwrap_or(&binary);
     let (major, minor, patch) = NBDKIT_VERSION;
+    let lib = library_directory(bindir);
     let mut text = String::new();
     for (key, value) in [
         ("binary", binary.display().to_string()),
         ("bindir", bindir.display().to_string()),
         ("diskpipe_version", env!("CARGO_PKG_VERSION").to_owned()),
         ("exit_with_parent", "yes".to_owned()),
+        ("filterdir", format!("{lib}/nbdkit/filters")),
         ("host_cpu", std::env::consts::ARCH.to_owned()),
         ("host_os", "linux-gnu".to_owned()),
+        ("libdir", lib.clone()),
+        ("mandir", bindir.with_file_name("share").join("man").display().to_string()),
         ("name", "nbdkit".to_owned()),
+        ("plugindir", format!("{lib}/nbdkit/plugins")),
         ("root_tls_certificates_dir", "/etc/pki/nbdkit".to_owned()),
         ("sbindir", bindir.display().to_string()),
         ("selinux", "yes".to_owned()),
+        ("sysconfdir", "/etc".to_owned()),
         ("tls", if net::tls::BUILT { "yes" } else { "no" }.to_owned()),
         ("version", format!("{major}.{minor}.{patch}")),
         ("version_major", major.to_string()),
@@ -85,6 +92,16 @@ pub(crate) fn config() -> String {
         let _ = writeln!(text, "{key}={value}");
     }
     text
+}
+
+/// Where this system keeps libraries, and with them what others built for nbdkit: beside the program, where it is installed
+/// under a prefix of its own.
+fn library_directory(bindir: &Path) -> String {
+    let beside = bindir.with_file_name("lib");
+    let triplet = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let usual = [beside.clone(), PathBuf::from(triplet), "/usr/lib64".into(), "/usr/lib".into()];
+    let found = usual.into_iter().find(|lib| lib.join("nbdkit").is_dir());
+    found.unwrap_or(beside).display().to_string()
 }
 
 /// `--dump-plugin`: facts about the plugin, `key=value`. `model` is that of the whole stack.

@@ -64,6 +64,20 @@ impl Place {
         Ok(Place { listeners, address: Some(address), _private: private })
     }
 
+    /// Where clients connect, in a few words.
+    pub(crate) fn told(&self) -> String {
+        let sockets = match self.listeners.len() {
+            1 => "1 socket".to_owned(),
+            many => format!("{many} sockets"),
+        };
+        match &self.address {
+            None => format!("serving on {sockets} that somebody else made"),
+            Some(Address::Tcp { host, port }) => format!("bound to IP address {host}:{port} ({sockets})"),
+            Some(Address::Vsock { port, .. }) => format!("bound to vsock port {port}"),
+            Some(Address::Unix(path)) => format!("bound to unix socket {}", path.display()),
+        }
+    }
+
     /// What `--run` tells its command.
     pub(crate) fn variables(&self, export: &str, encryption: &Encryption) -> Variables {
         let tls = encryption.variable();

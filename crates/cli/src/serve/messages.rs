@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -30,7 +31,7 @@ pub(crate) struct Messages {
 enum To {
     Stderr,
     Syslog { program: String },
-    File(File),
+    File { file: File, path: PathBuf },
     Null,
 }
 
@@ -64,6 +65,15 @@ impl Messages {
     /// What has no place of its own goes to the system log from now on.
     pub(crate) fn send_to_syslog(&self, program: &str) {
         *self.lock() = To::Syslog { program: program.to_owned() };
+    }
+
+    /// Opens the log file again, if there is one: it may have been moved away. On an error the old one stays.
+    pub(crate) fn reopen(&self) -> Result<()> {
+        let mut to = self.lock();
+        if let To::File { file, path } = &mut *to {
+            *file = append_to(path)?;
+        }
+        Ok(())
     }
 
     /// Something went wrong.
@@ -112,15 +122,14 @@ impl To {
             LogTo::Stderr => To::Stderr,
             LogTo::Syslog => To::Syslog { program: program.to_owned() },
             LogTo::Null => To::Null,
-            LogTo::File(path) => To::File(
-                File::options()
-                    .append(true)
-                    .create(true)
-                    .open(path)
-                    .with_context(|| format!("--log={}", path.display()))?,
-            ),
+            LogTo::File(path) => To::File { file: append_to(path)?, path: path.clone() },
         })
     }
+}
+
+fn append_to(path: &Path) -> Result<File> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.with_context(|| format!("--log={}", path.display()))
 }
 
 impl<'a> MakeWriter<'a> for Messages {
@@ -145,7 +154,7 @@ impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Where messages cannot go, nobody can be told about it.
         match &mut *self.to.lock().unwrap_or_else(PoisonError::into_inner) {
-            To::File(file) => drop(file.write_all(line)),
+            To::File { file, .. } => drop(file.write_all(line)),
             To::Null => {}
             // What `-v` tells is too much for the system log.
             To::Syslog { program } if self.level <= Level::INFO => drop(to_syslog(program, self.level, line)),
@@ -276,6 +285,24 @@ mod tests {
         assert_eq!(line["level"], "ERROR");
         assert_eq!(line["message"], "it \"broke\"");
         assert_eq!(line["span"]["number"], 7);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, moved) = (dir.path().join("log"), dir.path().join("log.1"));
+        let to = To::open(&LogTo::File(file.clone()), "x").unwrap();
+        let messages = Messages { to: Arc::new(Mutex::new(to)) };
+        let say = |line: &[u8]| drop(messages.make_writer().write(line));
+        say(b"one\n");
+        std::fs::rename(&file, &moved).unwrap();
+        say(b"two\n");
+        messages.reopen().unwrap();
+        say(b"three\n");
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "three\n");
+        drop(dir);
+        assert!(messages.reopen().is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Signals that ask the server to end. The handler only writes a byte into a pipe; a thread does the rest.
+//! Signals that ask the server to end, or to open its log file again. The handler only writes a byte into a pipe; a thread does the rest.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,15 +24,15 @@ pub(crate) struct Signals {
     reader: File,
 }
 
-/// From now on signals that ask to end (SIGHUP, SIGINT, SIGQUIT, SIGTERM) are kept until [`Signals::watch`]. Call it
-/// once, before clients can see the server: whoever sees it may also want it to end. A process that is forked off
-/// shares what comes.
+/// From now on signals that ask to end (SIGHUP, SIGINT, SIGQUIT, SIGTERM) or for a new log file (SIGUSR1) are kept until
+/// [`Signals::watch`]. Call it once, before clients can see the server: whoever sees it may also want it to end. A process
+/// that is forked off shares what comes.
 pub(crate) fn keep() -> io::Result<Signals> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // A handler must never sleep: with a full pipe the thread knows anyway.
     rustix::io::ioctl_fionbio(&writer, true)?;
     PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1] {
         // SAFETY: the zeroed structure with a handler, an empty mask and SA_RESTART is a valid action; the handler
         // does only what handlers may do.
         let set = unsafe {

@@ -56,6 +56,9 @@ impl Source {
         match &options.config {
             Some(file) => Source::of_file(file, layers),
             None => {
+                if let Some((messages, Told { control: true, .. })) = &layers.tell {
+                    trace::configuration(stack, &options.arguments, messages);
+                }
                 let put = |plugin, component, backend| layers.put(plugin, component, backend);
                 let backend = stack.start(&options.arguments, &put).map_err(anyhow::Error::msg)?;
                 Ok(Source { backend, file: None, layers })

@@ -117,7 +117,16 @@ impl Stack {
 
 fn unknown(what: &str, name: &str, known: impl Iterator<Item = About>) -> String {
     if name.contains('/') || name.ends_with(".so") {
-        return format!("not built yet: loading {what}s from files ({name})");
+        let why = match std::path::Path::new(name).exists() {
+            true => format!("this program has its {what}s built in and cannot load one from a file"),
+            false => "there is no such file".to_owned(),
+        };
+        let base = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".so");
+        let short = base.trim_start_matches("nbdkit-").trim_end_matches(&format!("-{what}"));
+        return match known.map(|about| about.name).find(|known| *known == short) {
+            Some(short) => format!("{name}: {why}; the {what} of that name is called just {short}"),
+            None => format!("{name}: {why}"),
+        };
     }
     let names: Vec<&str> = known.map(|about| about.name).collect();
     format!("there is no {what} {name}; there are {}", names.join(", "))

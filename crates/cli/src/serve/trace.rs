@@ -2,11 +2,12 @@
 
 use super::debug_flag::Told;
 use super::messages::Messages;
+use super::stack::{Shares, Stack};
 use disk::shapes::{
     Op, OpKind,
     around::{Around, EveryRequest},
 };
-use disk::{Backend, Client, Disk, Export, Io};
+use disk::{Backend, Blocks, Client, Disk, Export, Facts, Io};
 use std::sync::Arc;
 
 /// `next`, the backend of component `name` over (or in) `plugin`, with lines for what is asked of it.
@@ -18,6 +19,31 @@ pub(crate) fn backend(
     told: Told,
 ) -> Arc<dyn Backend> {
     Arc::new(Traced { name, plugin, next, messages, told })
+}
+
+/// Tells which components there are, and what each is given.
+pub(crate) fn configuration(stack: &Stack, arguments: &[String], messages: &Messages) {
+    let kinds = stack.filters().map(|about| (about, "filter"));
+    let mut components: Vec<_> = kinds.chain(stack.plugin().map(|plugin| (plugin.about, "plugin"))).collect();
+    // In the order in which they are started.
+    components.reverse();
+    for (about, kind) in components {
+        messages.debug(&format!("registered {kind} {}: {}", about.name, about.summary));
+    }
+    // Where this fails, starting does, and says why.
+    let Ok(Shares { plugin, filters }) = stack.share(arguments) else { return };
+    for (about, args) in stack.components().zip(filters.iter().chain([&plugin])) {
+        for arg in args.iter() {
+            let value = if is_secret(&arg.key) { "(not shown)" } else { &arg.value };
+            messages.debug(&format!("{}: config key={}, value={value}", about.name, arg.key));
+        }
+        messages.debug(&format!("{}: config_complete", about.name));
+    }
+}
+
+/// What must not stand in a log, which others may read.
+fn is_secret(key: &str) -> bool {
+    ["password", "passphrase", "secret", "token", "cookie", "header"].iter().any(|word| key.contains(word))
 }
 
 struct Traced {
@@ -39,6 +65,37 @@ impl Traced {
             self.messages.call(&self.at(connection), &format!("{}: {}", self.name, line()));
         }
     }
+
+    /// What happens to the server as a whole.
+    fn stage(&self, what: &str) {
+        if self.told.control {
+            self.messages.debug(&format!("{}: {what}", self.name));
+        }
+    }
+
+    /// What the disk says of itself, under the names of nbdkit's questions.
+    fn facts(&self, connection: u64, facts: &Facts) {
+        self.control(connection, || format!("get_size: {}", facts.size));
+        let answers = [
+            ("can_write", facts.write),
+            ("can_zero", facts.zero),
+            ("can_fast_zero", facts.fast_zero),
+            ("can_trim", facts.trim),
+            ("can_fua", facts.fua),
+            ("can_flush", facts.flush),
+            ("is_rotational", facts.rotational),
+            ("can_multi_conn", facts.multi_conn),
+            ("can_cache", facts.cache),
+            ("can_extents", facts.extents),
+        ];
+        for (question, answer) in answers {
+            self.control(connection, || format!("{question}: {}", i32::from(answer)));
+        }
+        let Blocks { minimum, preferred, maximum } = facts.blocks;
+        self.control(connection, || {
+            format!("block_size: minimum={minimum} preferred={preferred} maximum={maximum}")
+        });
+    }
 }
 
 impl Backend for Traced {
@@ -47,15 +104,44 @@ impl Backend for Traced {
             let (read_only, tls) = (i32::from(client.read_only), i32::from(client.tls));
             format!("open readonly={read_only} exportname=\"{}\" tls={tls}", client.export)
         });
-        if !self.told.requests {
-            return self.next.open(client);
-        }
-        let (name, messages) = (self.name, self.messages.clone());
-        let at = self.at(client.connection);
         Io::later(async move {
             let disk = self.next.open(client).await?;
+            self.facts(client.connection, disk.facts());
+            if !self.told.requests {
+                return Ok(disk);
+            }
+            let (name, at, messages) = (self.name, self.at(client.connection), self.messages.clone());
             Ok(Arc::new(Around::new(Requests { name, at, messages }, disk)) as Arc<dyn Disk>)
         })
+    }
+
+    fn default_export<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Option<String>> {
+        self.control(client.connection, || {
+            let (read_only, tls) = (i32::from(client.read_only), i32::from(client.tls));
+            format!("default_export readonly={read_only} tls={tls}")
+        });
+        self.next.default_export(client)
+    }
+
+    fn get_ready(&self) -> disk::Result<()> {
+        // The plugin first, as it was started first.
+        self.next.get_ready()?;
+        self.stage(&match self.name == self.plugin {
+            true => "get_ready".to_owned(),
+            false => format!("get_ready thread_model={}", self.next.thread_model() as u8),
+        });
+        Ok(())
+    }
+
+    fn after_fork(&self) -> disk::Result<()> {
+        self.next.after_fork()?;
+        self.stage("after_fork");
+        Ok(())
+    }
+
+    fn finish(&self) {
+        self.stage("cleanup");
+        self.next.finish();
     }
 
     fn preconnect<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, ()> {
@@ -103,13 +189,37 @@ impl EveryRequest for Requests {
         if op.kind != OpKind::Flush {
             line += &format!(" count={} offset={}", op.range.len, op.range.start);
         }
-        if let OpKind::Zero { may_trim, fast } = op.kind {
-            line += &format!(" may_trim={} fast={}", i32::from(may_trim), i32::from(fast));
+        if let OpKind::Zero { may_trim, .. } = op.kind {
+            line += &format!(" may_trim={}", i32::from(may_trim));
         }
-        if op.fua {
-            line += " fua=1";
+        if matches!(op.kind, OpKind::Write | OpKind::Zero { .. } | OpKind::Trim) {
+            line += &format!(" fua={}", i32::from(op.fua));
+        }
+        if let OpKind::Zero { fast, .. } = op.kind {
+            line += &format!(" fast={}", i32::from(fast));
         }
         self.messages.call(&self.at, &line);
-        call()
+        call().inspect(move |outcome| {
+            if let Err(error) = outcome {
+                self.messages.call(&self.at, &format!("{}: {what} failed: {error}", self.name));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for key in
+            ["password", "proxy-password", "secret-access-key", "session-token", "cookie-script", "header"]
+        {
+            assert!(is_secret(key), "{key}");
+        }
+        for key in ["size", "file", "user", "url"] {
+            assert!(!is_secret(key), "{key}");
+        }
     }
 }
