@@ -53,6 +53,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("qemu-nbd", "qemu-utils"),
     needed("strace", "strace"),
     needed("systemd-socket-activate", "systemd"),
+    needed("partx", "util-linux"),
     needed("unshare", "util-linux"),
     needed("taskset", "util-linux"),
 ];

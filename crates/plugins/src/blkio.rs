@@ -9,7 +9,7 @@ mod device;
 mod disk;
 #[cfg(feature = "blkio")]
 #[allow(unsafe_code, reason = "completions are filled in by the drivers")]
-mod queue;
+pub(crate) mod queue;
 
 use ::disk::{Backend, Error, Plugin, Result};
 use params::{Choice, Params};

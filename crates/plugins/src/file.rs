@@ -1,10 +1,15 @@
 //! A local file or block device, or the files of a directory.
 
-#[allow(unsafe_code, reason = "one ioctl: discarding a part of a block device")]
+#[allow(unsafe_code, reason = "two ioctls: discarding and zeroing a part of a block device")]
 mod device;
 mod disk;
 mod input;
 mod output;
+#[cfg(feature = "blkio")]
+mod uring;
+#[cfg(not(feature = "blkio"))]
+#[path = "file/no_uring.rs"]
+mod uring;
 
 pub(crate) use self::disk::FileDisk;
 use ::disk::{Backend, Client, Disk, Errno, Error, Export, Io, Plugin, Result, resize::Size};
@@ -24,21 +29,29 @@ pub(crate) struct File {
     #[param(magic)]
     file: Option<PathBuf>,
     /// Serve the files and block devices in this directory; the client's export name chooses one.
-    #[param(placeholder = "DIRECTORY")]
+    #[param(placeholder = "DIRECTORY", alias = "directory")]
     dir: Option<PathBuf>,
     /// Serve the file that is open as this file descriptor.
     fd: Option<u16>,
     /// As `dir`, the directory being open as this file descriptor.
     dirfd: Option<u16>,
-    /// Whether what was read and written may stay in the page cache.
+    /// Whether what is read and written may stay in the page cache (`none`: it is evicted soon), or goes past it
+    /// (`direct`).
     #[param(default = "default")]
     cache: Cache,
+    /// The same as `cache=none`.
+    #[param(default = "false")]
+    reduce_memory_pressure: bool,
     /// How the file will be read, as a hint to the kernel's read-ahead.
     #[param(default = "normal")]
     fadvise: Fadvise,
     /// Clients may change the size of the file (with the server's option `--resize`).
     #[param(default = "false")]
     resizable: bool,
+    #[param(hidden)]
+    rdelay: Option<String>,
+    #[param(hidden)]
+    wdelay: Option<String>,
 }
 
 /// What happens to the page cache.
@@ -46,6 +59,7 @@ pub(crate) struct File {
 enum Cache {
     Default,
     None,
+    Direct,
 }
 
 /// The order of reads.
@@ -74,6 +88,19 @@ impl Plugin for File {
     ];
 
     fn start(self) -> Result<impl Backend + 'static> {
+        if self.rdelay.is_some() || self.wdelay.is_some() {
+            return Err(Error::invalid("rdelay and wdelay are of the filter delay: add --filter=delay"));
+        }
+        let cache = match (self.cache, self.reduce_memory_pressure) {
+            (cache, false) => cache,
+            (Cache::Direct, true) => {
+                return Err(Error::invalid("reduce-memory-pressure=true: not together with cache=direct"));
+            }
+            (_, true) => Cache::None,
+        };
+        if cache == Cache::Direct && self.resizable {
+            return Err(Error::invalid("resizable=true: not together with cache=direct"));
+        }
         // A descriptor is opened anew under its name in /proc, so that nobody's offset is shared.
         let proc = |fd: u16| PathBuf::from(format!("/proc/self/fd/{fd}"));
         let one = [("file", self.file), ("fd", self.fd.map(proc))];
@@ -106,7 +133,7 @@ impl Plugin for File {
             path,
             is_dir,
             read_only,
-            manner: Manner { cache: self.cache, fadvise: self.fadvise },
+            manner: Manner { cache, fadvise: self.fadvise },
             sizes: self.resizable.then(Mutex::default),
         })
     }
@@ -147,7 +174,8 @@ impl FileBackend {
             path.push(client.export);
         }
         let read_only = client.read_only || self.read_only;
-        let (fd, writable) = open_file(&path, read_only).map_err(|e| e.context(path.display()))?;
+        let opened = open_file(&path, read_only, self.manner.cache == Cache::Direct);
+        let (fd, writable) = opened.map_err(|e| e.context(path.display()))?;
         let disk = FileDisk::new(fd, writable, self.manner);
         disk.and_then(|disk| self.resizable(disk)).map_err(|e| e.context(path.display()))
     }
@@ -162,18 +190,26 @@ pub(crate) fn is_read_only(fd: u16) -> bool {
 }
 
 /// Opens a regular file or block device, for writing where that is possible.
-fn open_file(path: &Path, read_only: bool) -> Result<(OwnedFd, bool)> {
+fn open_file(path: &Path, read_only: bool, direct: bool) -> Result<(OwnedFd, bool)> {
     use rustix::io::Errno as E;
     // Without NONBLOCK, opening a pipe would wait for somebody at its other end.
-    let flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    flags.set(OFlags::DIRECT, direct);
     let open = |access| rustix::fs::open(path, flags | access, Mode::empty());
     let (fd, writable) = match if read_only { Err(E::ROFS) } else { open(OFlags::RDWR) } {
         Ok(fd) => (fd, true),
         Err(E::ACCESS | E::PERM | E::ROFS | E::TXTBSY) => (open(OFlags::RDONLY)?, false),
+        Err(E::INVAL) if direct => {
+            return Err(Error::new(Errno::NOTSUP, "cache=direct: not on this file system"));
+        }
         Err(e) => return Err(e.into()),
     };
     match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
-        FileType::RegularFile | FileType::BlockDevice => Ok((fd, writable)),
+        FileType::RegularFile | FileType::BlockDevice => {
+            // Requests to a file like that could be told to try again.
+            rustix::fs::fcntl_setfl(&fd, rustix::fs::fcntl_getfl(&fd)?.difference(OFlags::NONBLOCK))?;
+            Ok((fd, writable))
+        }
         _ => Err(Error::invalid("neither a regular file nor a block device")),
     }
 }
@@ -183,7 +219,7 @@ fn open_file(path: &Path, read_only: bool) -> Result<(OwnedFd, bool)> {
 /// # Errors
 /// Those of the system, with the path.
 pub(crate) fn open_path(path: &Path, read_only: bool) -> Result<Arc<dyn Disk>> {
-    let disk = open_file(path, read_only).and_then(|(fd, writable)| FileDisk::open(fd, writable));
+    let disk = open_file(path, read_only, false).and_then(|(fd, writable)| FileDisk::open(fd, writable));
     disk.map(|disk| Arc::new(disk) as Arc<dyn Disk>).map_err(|e| e.context(path.display()))
 }
 
@@ -197,6 +233,15 @@ pub(crate) fn same_size(path: &Path, size: u64, before: u64) -> Result<()> {
 }
 
 impl Backend for FileBackend {
+    /// One file that cannot be opened is reported at the start.
+    fn get_ready(&self) -> Result<()> {
+        if self.is_dir {
+            Ok(())
+        } else {
+            self.open_now(&Client { read_only: true, ..Client::default() }).map(drop)
+        }
+    }
+
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         self.open_now(client).into()
     }

@@ -2,7 +2,7 @@
 //!
 //! A plugin is a file here, its manual page beside it, and a line in [`PLUGINS`].
 //!
-//! Unsafe code lives in `file/device.rs` (one ioctl) and `blkio/queue.rs` (what libblkio's drivers fill in) alone.
+//! Unsafe code lives in `file/device.rs` (two ioctls) and `blkio/queue.rs` (what libblkio's drivers fill in) alone.
 #![deny(unsafe_code)]
 
 mod blkio;
@@ -22,6 +22,7 @@ mod one_disk;
 mod ones;
 mod partition_table;
 mod partitioning;
+mod parts;
 mod pattern;
 mod random;
 mod regions;

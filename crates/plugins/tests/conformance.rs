@@ -36,6 +36,9 @@ fn main() -> ExitCode {
                 .needing(daemon.or(no_blkio)),
             Case::new("file", &[], Model).with(|| file(1 << 20, false)),
             Case::new("file", &[], Model).with(|| file(100_001, false)),
+            Case::new("file", &[("cache", "direct")], Model)
+                .with(|| file(1 << 20, false))
+                .needing((!has_direct()).then_some("a file system with direct I/O for temporary files")),
             Case::new("file", &[], ReadOnly).with(|| file(1 << 20, true)),
             Case::new("floppy", &[], ReadOnly).with(files),
             Case::new("full", &[("size", "1M")], Refusing),
@@ -117,6 +120,14 @@ fn has_uring() -> bool {
     let mut args = params::Args::new([("driver".to_owned(), "io_uring".to_owned()), args[0].clone()]);
     let backend = plugins::find("blkio").and_then(|entry| entry.start(&mut args).ok());
     backend.is_some_and(|backend| backend.open(&disk::Client::default()).wait().is_ok())
+}
+
+/// Whether temporary files can be used past the page cache.
+fn has_direct() -> bool {
+    let (args, _keep) = file(1 << 20, false);
+    let mut args = params::Args::new([args[0].clone(), ("cache".to_owned(), "direct".to_owned())]);
+    let backend = plugins::find("file").and_then(|entry| entry.start(&mut args).ok());
+    backend.is_some_and(|backend| backend.get_ready().is_ok())
 }
 
 /// A qcow2 image behind QEMU's storage daemon.

@@ -208,6 +208,11 @@ impl Device {
             return Err(Error::io(format!("the device wants requests in multiples of {alignment} bytes")));
         }
         let capacity = number(&blkio, "capacity")?;
+        if !capacity.is_multiple_of(alignment.into()) {
+            let why =
+                format!("its size of {capacity} is not a multiple of {alignment} bytes, as requests must be");
+            return Err(Error::invalid(why));
+        }
         let queues = blkio.start().map_err(|e| error(&e))?.queues;
         let needs_region = blkio.get_bool("needs-mem-regions").map_err(|e| error(&e))?;
         let preferred = optional(&blkio, "optimal-io-alignment").max(optional(&blkio, "optimal-io-size"));
@@ -221,8 +226,7 @@ impl Device {
             trim: !read_only,
             zero: !read_only,
             fast_zero: !read_only && fast_zero,
-            // A last part of a block cannot be asked for.
-            ..Facts::read_only(capacity / u64::from(alignment) * u64::from(alignment))
+            ..Facts::read_only(capacity)
         };
         let limit = |name: &str, unlimited: u64| match optional(&blkio, name) {
             0 => unlimited,

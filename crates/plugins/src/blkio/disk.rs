@@ -4,18 +4,12 @@ use super::{
     device::Device,
     queue::{CHUNK, Handle, Request, Waiting},
 };
+use crate::parts::{aligned, each_part, is_one_part};
 use ::disk::{BufMut, Data, Disk, Errno, Facts, Io, Piece, Range, Result, WriteFlags, ZeroFlags};
-use reactor::InFlight;
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 /// After this time a request looks whether anybody still works on it.
 const LONG: Duration = Duration::from_secs(1);
-/// So many parts of one request are under way at once.
-const PARTS: usize = 16;
 
 /// The device as one client sees it.
 pub(super) struct BlkioDisk {
@@ -42,26 +36,6 @@ impl BlkioDisk {
         }
     }
 
-    /// Does the parts of a range, several at once; what they gave, in any order.
-    async fn each_part<'a, T: Send + 'a>(
-        &'a self,
-        range: Range,
-        step: u64,
-        part: impl Fn(Range) -> Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>,
-    ) -> Result<Vec<T>> {
-        let mut parts = range.split_at_multiples(step);
-        let (mut under_way, mut done) = (InFlight::new(), Vec::new());
-        loop {
-            let more: Vec<Range> = parts.by_ref().take(PARTS - under_way.len()).collect();
-            // What was pushed last is polled first, and the device shall see them in their order.
-            more.into_iter().rev().for_each(|range| under_way.push(part(range)));
-            match under_way.next().await {
-                Some(outcome) => done.push(outcome?),
-                None => return Ok(done),
-            }
-        }
-    }
-
     async fn read_whole(&self, range: Range) -> Result<Data> {
         let into = BufMut::new(range.len as usize);
         match self.run(Request::Read { at: range.start, into }).await? {
@@ -71,12 +45,12 @@ impl BlkioDisk {
     }
 
     /// Through the region: into a buffer of our own, which the device does not reach.
-    async fn read_chunk(&self, range: Range) -> Result<(Range, Data)> {
+    async fn read_chunk(&self, range: Range) -> Result<Data> {
         let len = range.len as usize;
         let chunk = self.chunk().await?.into_request();
         let done = self.run(Request::ReadChunk { at: range.start, chunk, len }).await?;
         let chunk = Waiting::chunk_of(&self.handle, done).ok_or(Errno::IO)?;
-        Ok((range, Data::fill(len, |into| chunk.memory.read(chunk.at(), into))))
+        Ok(Data::fill(len, |into| chunk.memory.read(chunk.at(), into)))
     }
 
     async fn chunk(&self) -> Result<super::queue::Chunk<'_>> {
@@ -92,23 +66,21 @@ impl BlkioDisk {
     async fn read_later(&self, range: Range) -> Result<Data> {
         let Some(step) = self.device.limits.chunk else { return self.read_whole(range).await };
         if is_one_part(range, step) {
-            return Ok(self.read_chunk(range).await?.1);
+            return self.read_chunk(range).await;
         }
-        let mut found = self.each_part(range, step, |part| Box::pin(self.read_chunk(part))).await?;
-        found.sort_unstable_by_key(|(part, _)| part.start);
-        Ok(Data::join(found.into_iter().map(|(_, data)| data).collect()))
+        Ok(Data::join(each_part(range, step, |part| Box::pin(self.read_chunk(part))).await?))
     }
 
     async fn write_later(&self, at: u64, data: Data, fua: bool) -> Result<()> {
         let Some(step) = self.device.limits.chunk else {
-            let from = self.aligned(data);
+            let from = aligned(data, self.device.limits.buffer_alignment);
             return self.run(Request::Write { at, from, fua }).await.map(drop);
         };
         let range = Range::new(at, data.len());
         // One flush at the end is better than one behind each part.
         let single = is_one_part(range, step);
         let data = &data;
-        self.each_part(range, step, |part| {
+        each_part(range, step, |part| {
             let data = data.slice(part.start - at, part.len);
             Box::pin(self.write_chunk(part.start, data, fua && single))
         })
@@ -140,16 +112,6 @@ impl BlkioDisk {
         Ok(())
     }
 
-    /// The same bytes at an address that the device takes.
-    fn aligned(&self, data: Data) -> Data {
-        let alignment = self.device.limits.buffer_alignment;
-        match data.as_bytes() {
-            Some(bytes) if bytes.as_ptr().addr().is_multiple_of(alignment) => data,
-            // A buffer of its own begins with a page.
-            _ => Data::fill(data.len() as usize, |into| data.copy_to(into)),
-        }
-    }
-
     /// A driver would let trims through that are not offered.
     fn may_write(&self) -> Result<()> {
         if self.facts.write { Ok(()) } else { Err(Errno::ROFS.into()) }
@@ -172,7 +134,7 @@ impl BlkioDisk {
         if single {
             return self.run(part(range)).await.map(drop);
         }
-        self.each_part(range, step, |range| Box::pin(self.run(part(range)))).await?;
+        each_part(range, step, |range| Box::pin(self.run(part(range)))).await?;
         self.stable(flags.fua).await
     }
 
@@ -181,11 +143,10 @@ impl BlkioDisk {
         let block = limits.discard_alignment;
         if let Some(whole) = whole_blocks(range, block, limits.discard_offset) {
             let step = (limits.discard / block * block).max(block);
-            let discarded = self
-                .each_part(whole, step, |part| {
-                    Box::pin(self.run(Request::Discard { at: part.start, len: part.len }))
-                })
-                .await;
+            let discarded = each_part(whole, step, |part| {
+                Box::pin(self.run(Request::Discard { at: part.start, len: part.len }))
+            })
+            .await;
             match discarded {
                 // A file: what is punched out of it is given up as well. (It is no more than a hint.)
                 Err(e) if e.errno() == Errno::NOTSUP => {
@@ -213,10 +174,6 @@ fn whole_blocks(range: Range, block: u64, offset: u64) -> Option<Range> {
     let first = up(range.start).checked_mul(block)?.checked_add(offset)?;
     let end = offset + range.end().checked_sub(offset)? / block * block;
     (first < end).then(|| Range::new(first, end - first))
-}
-
-fn is_one_part(range: Range, step: u64) -> bool {
-    range.start / step == (range.end() - 1) / step
 }
 
 impl Disk for BlkioDisk {

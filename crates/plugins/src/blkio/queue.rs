@@ -30,14 +30,14 @@ const MANY: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The chunks of a region that one queue may use.
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     pub(super) memory: Arc<SharedMemory>,
     /// Offsets in the region that no request uses.
     pub(super) free: Vec<usize>,
 }
 
 /// What a request is to do, with the memory for it. Chunks are offsets in the region.
-pub(super) enum Request {
+pub(crate) enum Request {
     Read { at: u64, into: BufMut },
     Write { at: u64, from: Data, fua: bool },
     ReadChunk { at: u64, chunk: usize, len: usize },
@@ -69,7 +69,7 @@ struct State {
 }
 
 /// A queue that many threads share.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     state: Mutex<State>,
     event: OwnedFd,
     in_flight: AtomicUsize,
@@ -80,7 +80,7 @@ pub(super) struct Queue {
 impl Queue {
     /// # Errors
     /// When no descriptor is to be had.
-    pub(super) fn new(mut queue: Blkioq, chunks: Option<Chunks>) -> Result<Arc<Queue>> {
+    pub(crate) fn new(mut queue: Blkioq, chunks: Option<Chunks>) -> Result<Arc<Queue>> {
         let fd = queue.get_completion_fd().ok_or_else(|| Error::io("the driver gives no descriptor"))?;
         // SAFETY: the queue has it open, and lives longer than this borrow.
         let event = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
@@ -155,7 +155,7 @@ impl Queue {
     }
 
     /// Tells the device of new requests, and takes what it has completed.
-    pub(super) fn turn(&self) {
+    pub(crate) fn turn(&self) {
         self.unsubmitted.store(false, SeqCst);
         self.lock().turn(self, 0, Duration::ZERO);
     }
@@ -171,7 +171,7 @@ impl Queue {
     }
 
     /// Gives the queue back to the driver. Nobody waits any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         if state.chunks.is_none() && state.dead.is_none() {
             // The kernel may still write to the buffers of requests that nobody waits for.
@@ -312,18 +312,18 @@ impl Driver for Queue {
 
 /// A queue, and the same as the loop knows it.
 #[derive(Clone)]
-pub(super) struct Handle {
-    pub(super) queue: Arc<Queue>,
+pub(crate) struct Handle {
+    pub(crate) queue: Arc<Queue>,
     driver: Arc<dyn Driver>,
 }
 
 impl Handle {
-    pub(super) fn new(queue: Arc<Queue>) -> Handle {
+    pub(crate) fn new(queue: Arc<Queue>) -> Handle {
         Handle { driver: queue.clone(), queue }
     }
 
     /// Does a request; it comes back with what its memory holds now.
-    pub(super) fn run(&self, request: Request) -> Result<Waiting<'_>> {
+    pub(crate) fn run(&self, request: Request) -> Result<Waiting<'_>> {
         let slot = self.queue.put(request)?;
         Ok(Waiting { handle: self, slot: Some(slot) })
     }
@@ -379,7 +379,7 @@ impl Drop for Chunk<'_> {
 }
 
 /// A request in flight.
-pub(super) struct Waiting<'a> {
+pub(crate) struct Waiting<'a> {
     handle: &'a Handle,
     slot: Option<usize>,
 }

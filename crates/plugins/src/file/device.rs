@@ -1,4 +1,4 @@
-//! What a block device says of itself, and discarding parts of it.
+//! What a block device says of itself, and discarding and zeroing parts of it.
 
 use disk::{Blocks, Range};
 use rustix::{
@@ -59,15 +59,39 @@ fn queue_of(number: u64) -> PathBuf {
     if whole.exists() { whole } else { device.canonicalize().unwrap_or(device).join("../queue") }
 }
 
+/// The whole sectors of a range.
+pub(super) fn whole_sectors(range: Range, sector: u64) -> Option<Range> {
+    let (start, end) = (range.start.checked_next_multiple_of(sector)?, range.end() / sector * sector);
+    (start < end).then(|| Range::new(start, end - start))
+}
+
 /// Tells the device that the whole sectors of a range are not needed any more.
 pub(super) fn discard(fd: BorrowedFd<'_>, range: Range, sector: u32) -> io::Result<()> {
     const BLKDISCARD: rustix::ioctl::Opcode = opcode::none(0x12, 119);
-    let sector = u64::from(sector);
-    let start = range.start.next_multiple_of(sector);
-    let end = range.end() / sector * sector;
-    if start >= end {
-        return Ok(());
-    }
+    let Some(whole) = whole_sectors(range, sector.into()) else { return Ok(()) };
     // SAFETY: BLKDISCARD reads two 64-bit numbers, start and length, and that is what it is given.
-    unsafe { ioctl(fd, Setter::<BLKDISCARD, [u64; 2]>::new([start, end - start])) }
+    unsafe { ioctl(fd, Setter::<BLKDISCARD, [u64; 2]>::new([whole.start, whole.len])) }
+}
+
+/// Has the kernel zero whole sectors, by whatever way there is.
+pub(super) fn zero_out(fd: BorrowedFd<'_>, range: Range) -> io::Result<()> {
+    const BLKZEROOUT: rustix::ioctl::Opcode = opcode::none(0x12, 127);
+    // SAFETY: BLKZEROOUT reads two 64-bit numbers, start and length, and that is what it is given.
+    unsafe { ioctl(fd, Setter::<BLKZEROOUT, [u64; 2]>::new([range.start, range.len])) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_sectors_count() {
+        let whole =
+            |start, len, sector| whole_sectors(Range::new(start, len), sector).map(|r| (r.start, r.len));
+        assert_eq!(whole(0, 512, 512), Some((0, 512)));
+        assert_eq!(whole(1, 1535, 512), Some((512, 1024)));
+        assert_eq!((whole(1, 511, 512), whole(1, 1022, 512)), (None, None));
+        assert_eq!(whole(7, 9, 1), Some((7, 9)));
+        assert_eq!(whole(u64::MAX - 10, 10, 4096), None);
+    }
 }

@@ -1,16 +1,17 @@
 //! An open file as a disk: which requests are answered at once, and which are left to the pool.
 
-use super::{Cache, Fadvise, Manner, device::Device};
-use ::disk::{Data, Disk, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
+use super::{Cache, Fadvise, Manner, device::Device, input::Unfinished, uring::Ring};
+use crate::parts::aligned;
+use ::disk::{Blocks, Data, Disk, Error, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
 use rustix::{
-    fs::{Advice, FileType, SeekFrom, fadvise, fstat, ftruncate, seek},
+    fs::{Advice, AtFlags, FileType, SeekFrom, StatxFlags, fadvise, fstat, ftruncate, seek, statx},
     io::Errno,
 };
 use std::{
     num::NonZeroU64,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
 };
@@ -31,6 +32,10 @@ pub(super) struct Open {
     pub(super) can_dsync: AtomicBool,
     /// Nothing shall stay in the page cache.
     pub(super) evict: bool,
+    /// Past the page cache: the addresses of buffers are multiples of this.
+    pub(super) direct: Option<usize>,
+    /// For what must wait; made when it is needed first, `None` where there is none to be had.
+    ring: OnceLock<Option<Arc<Ring>>>,
     /// Lies within one run of data. File systems that keep no list of runs look at every page to find the end of
     /// one, so it is remembered. (Holes are not: another process may fill them.)
     data_run: Mutex<Range>,
@@ -50,10 +55,21 @@ impl FileDisk {
             Some(_) => seek(&fd, SeekFrom::End(0))?,
             None => u64::try_from(stat.st_size).unwrap_or(0),
         };
+        let mut blocks = device.as_ref().map(Device::blocks).unwrap_or_default();
+        let mut direct = None;
+        if manner.cache == Cache::Direct {
+            let (memory, minimum) = direct_alignments(&fd, device.as_ref())?;
+            if !size.is_multiple_of(minimum.into()) {
+                let why = format!("cache=direct: its size of {size} is not a multiple of {minimum} bytes");
+                return Err(Error::invalid(why));
+            }
+            blocks = Blocks { minimum, preferred: blocks.preferred.max(minimum), ..blocks };
+            direct = Some(memory);
+        }
         let facts = Facts {
-            blocks: device.as_ref().map(Device::blocks).unwrap_or_default(),
+            blocks,
             rotational: device.as_ref().is_some_and(|d| d.rotational),
-            cache: true,
+            cache: direct.is_none(),
             // Looking for data is cheap, looking for the first hole may mean to walk the whole file.
             extents: device.is_none() && matches!(seek(&fd, SeekFrom::Data(0)), Ok(_) | Err(Errno::NXIO)),
             ..Facts::read_only(size)
@@ -87,6 +103,8 @@ impl FileDisk {
             can_zero_range: AtomicBool::new(true),
             can_dsync: AtomicBool::new(true),
             evict: manner.cache == Cache::None,
+            direct,
+            ring: OnceLock::new(),
             data_run: Mutex::new(Range::new(0, 0)),
             fd,
         })))
@@ -99,11 +117,28 @@ impl FileDisk {
 
     /// Reads; the answer may come when the disk is no longer there.
     pub(crate) fn read_detached(&self, range: Range) -> Io<'static, Data> {
-        match self.0.read_now(range) {
-            Ok(Ok(data)) => Io::ok(data),
-            Ok(Err(unfinished)) => self.unblock(move |open| unfinished.finish(open)),
-            Err(e) => e.into(),
+        let unfinished = match self.0.direct {
+            Some(_) => Unfinished::none_of(range),
+            None => match self.0.read_now(range) {
+                Ok(Ok(data)) => return Io::ok(data),
+                Ok(Err(unfinished)) => unfinished,
+                Err(e) => return e.into(),
+            },
+        };
+        match self.0.ring() {
+            Some(ring) => {
+                let (ring, open) = (ring.clone(), self.0.clone());
+                Io::later(async move { unfinished.finish_by(&ring, &open).await })
+            }
+            None => self.unblock(move |open| unfinished.finish(open)),
         }
+    }
+
+    /// As where rings are forbidden.
+    #[cfg(test)]
+    pub(super) fn without_ring(self) -> FileDisk {
+        let _ = self.0.ring.set(None);
+        self
     }
 
     /// A regular file's device and inode: the same for all who have it open.
@@ -164,8 +199,15 @@ impl Disk for FileDisk {
     }
 
     fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
-        if flags.fua {
-            return self.unblock(move |open| open.write_stable(at, &data));
+        if let Some(alignment) = self.0.direct
+            && let Some(ring) = self.0.ring()
+        {
+            return Io::later(ring.write(at, aligned(data, alignment), flags.fua));
+        }
+        if flags.fua || self.0.direct.is_some() {
+            return self.unblock(move |open| {
+                if flags.fua { open.write_stable(at, &data) } else { open.write(at, &data) }
+            });
         }
         // The page cache takes it, which is as quick as any hand-over.
         self.0.write(at, &data).into()
@@ -186,6 +228,9 @@ impl Disk for FileDisk {
     }
 
     fn cache(&self, range: Range) -> Io<'_, ()> {
+        if self.0.direct.is_some() {
+            return ::disk::Errno::NOTSUP.into();
+        }
         let hint = fadvise(&self.0.fd, range.start, NonZeroU64::new(range.len), Advice::WillNeed);
         Io::Ready(hint.map_err(Into::into))
     }
@@ -195,7 +240,33 @@ impl Disk for FileDisk {
     }
 }
 
+/// What direct I/O wants to be multiples: addresses of buffers, and offsets and lengths of requests.
+fn direct_alignments(fd: &OwnedFd, device: Option<&Device>) -> Result<(usize, u32)> {
+    const PAGE: u32 = 4096;
+    let told = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    let told = told.ok().filter(|told| told.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+    let (memory, offset) = match (told, device) {
+        (Some(told), _) if told.stx_dio_offset_align == 0 => {
+            return Err(Error::new(::disk::Errno::NOTSUP, "cache=direct: not on this file system"));
+        }
+        (Some(told), _) => (told.stx_dio_mem_align, told.stx_dio_offset_align),
+        (None, Some(device)) => (device.sector, device.sector),
+        // Enough for every file system on every disk.
+        (None, None) => (PAGE, PAGE),
+    };
+    if memory > PAGE || offset > 64 << 10 || !offset.is_power_of_two() {
+        let why = format!("cache=direct: requests would have to be multiples of {offset} bytes");
+        return Err(Error::new(::disk::Errno::NOTSUP, why));
+    }
+    Ok((memory.max(1) as usize, offset))
+}
+
 impl Open {
+    /// The ring, where there can be one.
+    fn ring(&self) -> Option<&Arc<Ring>> {
+        self.ring.get_or_init(|| Ring::over(self.fd.as_fd()).ok().map(Arc::new)).as_ref()
+    }
+
     /// The runs of data and holes, as the file system tells them. Space that is reserved but was never written
     /// counts as a hole there.
     fn extents(&self, range: Range, limit: usize) -> Result<Extents> {

@@ -1,9 +1,10 @@
-//! Reading: from the page cache at once, from the medium on the pool.
+//! Reading: from the page cache at once, from the medium through a ring, or on the pool where there is none.
 
-use super::disk::Open;
-use disk::{BufMut, Data, Errno, Error, Range, Result};
+use super::{disk::Open, uring::Ring};
+use crate::parts::{each_part, is_one_part};
+use disk::{BufMut, Data, Error, Range, Result};
 use rustix::{
-    fs::{Advice, fadvise, fstatfs},
+    fs::{Advice, fadvise, fstat, fstatfs},
     io::{Errno as E, ReadWriteFlags, pread, preadv2},
 };
 use std::{io::IoSliceMut, num::NonZeroU64, sync::atomic::Ordering::Relaxed};
@@ -20,6 +21,10 @@ const POOL: u8 = 2;
 
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
+
+fn shorter() -> Error {
+    Error::io("the file is shorter than it was when it was opened")
+}
 
 /// A read that must go on where it may wait.
 pub(super) struct Unfinished {
@@ -93,16 +98,31 @@ impl Open {
         let mut filled = 0;
         while filled < into.len() {
             match pread(&self.fd, &mut into[filled..], at + filled as u64) {
-                Ok(0) => {
-                    let why = "the file is shorter than it was when it was opened";
-                    return Err(Error::new(Errno::IO, why));
-                }
+                Ok(0) => return Err(shorter()),
                 Ok(n) => filled += n,
                 Err(E::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
         Ok(())
+    }
+
+    async fn read_by(&self, ring: &Ring, range: Range) -> Result<Data> {
+        let read = async |part: Range| {
+            let buf = ring.read(part.start, part.len as usize).await?;
+            self.evict_read(part.start, part.len);
+            Ok(Data::from(buf))
+        };
+        let step = PIECE as u64;
+        let data = match is_one_part(range, step) {
+            true => read(range).await?,
+            false => Data::join(each_part(range, step, |part| Box::pin(read(part))).await?),
+        };
+        // Rings give zeroes behind the end.
+        if self.device.is_none() && u64::try_from(fstat(&self.fd)?.st_size).unwrap_or(0) < range.end() {
+            return Err(shorter());
+        }
+        Ok(data)
     }
 
     /// What was read need not stay in the page cache, if that was asked for.
@@ -114,6 +134,30 @@ impl Open {
 }
 
 impl Unfinished {
+    /// Nothing of this range is there yet.
+    pub(super) fn none_of(range: Range) -> Unfinished {
+        let len = range.len.min(PIECE as u64);
+        Unfinished {
+            done: Vec::new(),
+            buf: BufMut::new(len as usize),
+            filled: 0,
+            rest: Range::new(range.start + len, range.len - len),
+            at: range.start,
+        }
+    }
+
+    /// Reads the rest through a ring.
+    pub(super) async fn finish_by(self, ring: &Ring, open: &Open) -> Result<Data> {
+        let Unfinished { mut done, mut buf, filled, rest, at } = self;
+        let missing = Range::new(at + filled as u64, rest.end() - (at + filled as u64));
+        buf.truncate(filled);
+        if filled > 0 {
+            done.push(buf.into());
+        }
+        done.push(open.read_by(ring, missing).await?);
+        Ok(Data::join(done))
+    }
+
     /// Reads the rest, waiting where need be.
     pub(super) fn finish(self, open: &Open) -> Result<Data> {
         let Unfinished { mut done, mut buf, filled, mut rest, mut at } = self;

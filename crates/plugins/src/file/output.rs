@@ -1,6 +1,7 @@
 //! Changing the file: writing, zeroing, trimming, and making that stable.
 
 use super::{device, disk::Open, input::PIECE};
+use crate::parts::aligned;
 use disk::{Data, Errno, Error, Piece, Range, Result, ZeroFlags};
 use rustix::{
     fs::{Advice, FallocateFlags, fadvise, fallocate, fdatasync},
@@ -40,6 +41,13 @@ impl Open {
     }
 
     fn write_pieces(&self, at: u64, data: &Data, flags: ReadWriteFlags) -> Result<()> {
+        if let Some(alignment) = self.direct {
+            for part in Range::new(0, data.len()).split_at_multiples(PIECE as u64) {
+                let piece = aligned(data.slice(part.start, part.len), alignment);
+                self.write_bytes(at + part.start, piece.as_bytes().unwrap_or_default(), flags)?;
+            }
+            return Ok(());
+        }
         if let Some(bytes) = data.as_bytes() {
             return self.write_bytes(at, bytes, flags);
         }
@@ -89,6 +97,22 @@ impl Open {
 
     /// Zeroes, by writing zeroes where the file system knows no better way (unless it must be fast).
     pub(super) fn zero(&self, range: Range, flags: ZeroFlags) -> Result<()> {
+        // Devices zero whole sectors; what lies beside them is written, which is as fast.
+        let sector = self.device.as_ref().map_or(1, |device| u64::from(device.sector));
+        let whole = device::whole_sectors(range, sector);
+        if let Some(whole) = whole {
+            self.zero_whole(whole, flags)?;
+        }
+        let whole = whole.unwrap_or(Range::new(range.end(), 0));
+        for beside in [(range.start, whole.start), (whole.end(), range.end())] {
+            if beside.0 < beside.1 {
+                self.write(beside.0, &Data::zeroes(beside.1 - beside.0))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn zero_whole(&self, range: Range, flags: ZeroFlags) -> Result<()> {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         if flags.may_trim && self.can_punch.load(Relaxed) && self.allocate(punch, range)? {
@@ -97,6 +121,10 @@ impl Open {
         // On a device that cannot zero by itself, the kernel sends the zeroes: right, but slow.
         let fast = self.device.as_ref().is_none_or(|device| device.zeroes_fast);
         if (fast || !flags.fast) && self.can_zero_range.load(Relaxed) && self.allocate(zero, range)? {
+            return Ok(());
+        }
+        if !flags.fast && self.device.is_some() && device::zero_out(self.fd.as_fd(), range).is_ok() {
+            // A kernel older than that call for devices.
             return Ok(());
         }
         if flags.fast {
@@ -130,7 +158,6 @@ impl Open {
                 Ok(()) => Ok(true),
                 Err(E::INTR) => continue,
                 Err(e) if Open::refused(flag, e) => Ok(false),
-                // Devices want whole sectors.
                 Err(E::INVAL) if self.device.is_some() => Ok(false),
                 Err(e) => Err(e.into()),
             };

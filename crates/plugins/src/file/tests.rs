@@ -78,6 +78,103 @@ fn a_file_that_shrinks_is_an_error_and_no_zeroes() {
     assert!(error.to_string().contains("shorter"), "{error}");
 }
 
+/// Every way to open it: through rings and without, from the page cache and past it (where that can be).
+fn each_way(path: &Path) -> Vec<(Cache, FileDisk)> {
+    let mut ways = vec![];
+    for cache in [Cache::Default, Cache::None, Cache::Direct] {
+        for ring in [true, false] {
+            let opened = open_file(path, false, cache == Cache::Direct).and_then(|(fd, writable)| {
+                FileDisk::new(fd, writable, Manner { cache, fadvise: Fadvise::Normal })
+            });
+            match opened {
+                Ok(disk) => ways.push((cache, if ring { disk } else { disk.without_ring() })),
+                Err(e) if cache == Cache::Direct && e.errno() == Errno::NOTSUP => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+    ways
+}
+
+/// Nothing of the file is in the page cache any more.
+fn forget(path: &Path) {
+    let file = fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+#[test]
+fn what_the_page_cache_does_not_have_is_the_same_however_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = sparse_file(dir.path(), 0);
+    let bytes: Vec<u8> = (0..4 << 20).map(|at| (at * 3 + (at >> 9)) as u8).collect();
+    fs::write(&path, &bytes).unwrap();
+    for (cache, disk) in each_way(&path) {
+        // The first page is there: it must not be taken for the whole.
+        forget(&path);
+        let mut page = [0; 4096];
+        std::io::Read::read_exact(&mut fs::File::open(&path).unwrap(), &mut page).unwrap();
+        for (start, len) in [(0, 4 << 20), (4096, 4096), (512 << 10, 1 << 20), (8192, 300 << 10)] {
+            let read = model::bytes(&disk, start, len);
+            assert!(read == bytes[start as usize..(start + len) as usize], "{cache} {start} {len}");
+            forget(&path);
+        }
+    }
+}
+
+#[test]
+fn what_is_written_past_the_page_cache_is_read_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = sparse_file(dir.path(), 2 << 20);
+    for (round, (cache, disk)) in (1u8..).zip(each_way(&path)) {
+        let step = u64::from(disk.facts().blocks.minimum).max(512);
+        // At an odd address, and of several kinds.
+        let odd = Data::fill((step + 1) as usize, |b| b.fill(round)).slice(1, step);
+        let data = Data::join(vec![odd.clone(), Data::zeroes(300 << 10), odd]);
+        let len = data.len();
+        for fua in [false, true] {
+            let at = if fua { 1 << 20 } else { step };
+            disk.write(at, data.clone(), WriteFlags { fua }).wait().unwrap();
+            let there = &fs::read(&path).unwrap()[at as usize..(at + len) as usize];
+            assert!(there == data.to_vec(), "{cache} {fua}");
+        }
+        disk.flush().wait().unwrap();
+        disk.zero(Range::new(0, 2 << 20), ZeroFlags::default()).wait().unwrap();
+        assert!(fs::read(&path).unwrap().iter().all(|b| *b == 0));
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_is_an_error_however_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = sparse_file(dir.path(), 1 << 20);
+    let ways = each_way(&path);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    for (cache, disk) in ways {
+        forget(&path);
+        assert_eq!(model::bytes(&disk, 4096, 4096), [0; 4096]);
+        for (start, len) in [(4096, 8192), (8192, 4096), (0, 1 << 20), (512 << 10, 512 << 10)] {
+            let error = disk.read(Range::new(start, len)).wait().unwrap_err();
+            assert!(error.errno() == Errno::IO && error.to_string().contains("shorter"), "{cache}: {error}");
+        }
+    }
+}
+
+#[test]
+fn past_the_page_cache_only_whole_blocks_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = sparse_file(dir.path(), 100_001);
+    let file = ("file", path.to_str().unwrap());
+    let refused = model::open::<File>(&[file, ("cache", "direct")]).err().unwrap();
+    assert!(refused.to_string().contains("cache=direct: "), "{refused}");
+    for more in ["reduce-memory-pressure", "resizable"] {
+        let refused = model::open::<File>(&[file, ("cache", "direct"), (more, "true")]).err().unwrap();
+        assert_eq!(refused.to_string(), format!("{more}=true: not together with cache=direct"));
+    }
+    let evicting = model::open::<File>(&[file, ("reduce-memory-pressure", "true")]).unwrap();
+    assert_eq!(evicting.facts().size, 100_001);
+}
+
 #[test]
 fn what_only_may_be_read_is_served_read_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -136,6 +233,10 @@ fn parameters_that_contradict_each_other_are_refused() {
     assert_eq!(refused(&[("file", "/")]), "file=/: a directory; use dir= to serve the files in it");
     assert_eq!(refused(&[("dir", "/dev/null")]), "dir=/dev/null: not a directory");
     assert!(refused(&[("file", "/dev/null")]).contains("neither a regular file nor a block device"));
+    assert!(refused(&[("file", "/etc/passwd"), ("rdelay", "1")]).contains("--filter=delay"));
+    // That is known at the start.
+    let start = |path: &str| File::parse(&mut params::Args::new([("file", path)])).unwrap().start().unwrap();
+    assert!(start("/dev/null").get_ready().is_err() && start("/etc/passwd").get_ready().is_ok());
 }
 
 #[test]
