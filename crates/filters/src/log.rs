@@ -10,10 +10,9 @@ use disk::{
     ZeroFlags, backend::Export, shared,
 };
 use journal::Journal;
-use line::{Line, quoted, switch};
+use line::{Line, Text, quoted, switch};
 use params::Params;
 use std::{
-    fmt,
     path::PathBuf,
     sync::{
         Arc,
@@ -60,7 +59,8 @@ impl Backend for Logging {
         let Some(journal) = &self.journal else { return self.next.open(client) };
         self.next.open(client).map(|next| {
             let connect = Line::alone("Connect").on(client.connection);
-            journal.write(connect, format_args!("{}", connected(client, next.facts())));
+            let what = connected(client, next.facts());
+            journal.write(connect, |out| out.str(&what));
             let (journal, connection, ids) = (journal.clone(), client.connection, AtomicU64::new(0));
             Ok(Arc::new(Logged { journal, connection, ids, next }) as Arc<dyn Disk>)
         })
@@ -69,8 +69,8 @@ impl Backend for Logging {
     fn exports<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Vec<Export>> {
         let Some(journal) = &self.journal else { return self.next.exports(client) };
         let line = Line::enter("ListExports", next_id(&self.lists));
-        let (read_only, tls) = (switch(client.read_only), switch(client.tls));
-        journal.write(line, format_args!("readonly={read_only} tls={tls}"));
+        let what = format!("readonly={} tls={}", switch(client.read_only), switch(client.tls));
+        journal.write(line, |out| out.str(&what));
         self.next.exports(client).inspect(move |outcome| {
             let names = |list: &Vec<Export>| {
                 let names: Vec<String> = list.iter().map(|export| quoted(&export.name)).collect();
@@ -83,7 +83,7 @@ impl Backend for Logging {
     fn preconnect<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, ()> {
         let Some(journal) = &self.journal else { return self.next.preconnect(client) };
         let line = Line::enter("Preconnect", next_id(&self.preconnects));
-        journal.write(line, format_args!("readonly={}", switch(client.read_only)));
+        journal.write(line, |out| out.str(if client.read_only { "readonly=1" } else { "readonly=0" }));
         self.next.preconnect(client).inspect(move |outcome| leave(journal, line, outcome, |_| String::new()))
     }
 
@@ -91,7 +91,8 @@ impl Backend for Logging {
         self.next.get_ready()?;
         let Some(journal) = &self.journal else { return Ok(()) };
         journal.open()?;
-        journal.write(Line::alone("Ready"), format_args!("thread_model={}", self.thread_model() as u8));
+        let model = self.thread_model() as u64;
+        journal.write(Line::alone("Ready"), |out| out.str("thread_model=").decimal(model));
         Ok(())
     }
 
@@ -99,7 +100,7 @@ impl Backend for Logging {
         self.next.after_fork()?;
         let Some(journal) = &self.journal else { return Ok(()) };
         journal.start_writing()?;
-        journal.write(Line::alone("Fork"), format_args!(""));
+        journal.write(Line::alone("Fork"), |out| out);
         Ok(())
     }
 
@@ -146,13 +147,16 @@ fn connected(client: &Client<'_>, facts: &Facts) -> String {
 /// Logs that a request is answered; `say` is for answers that tell something.
 fn leave<T>(journal: &Journal, line: Line, outcome: &Result<T>, say: impl FnOnce(&T) -> String) {
     match outcome {
-        Ok(answer) => journal.write(line.leave(), format_args!("{}return=0", say(answer))),
+        Ok(answer) => {
+            let said = say(answer);
+            journal.write(line.leave(), |out| out.str(&said).str("return=0"));
+        }
         Err(e) => {
             let name = match e.errno() {
                 Errno::NOTSUP => "ENOTSUP",
                 errno => errno.name().unwrap_or("EIO"),
             };
-            journal.write(line.leave(), format_args!("return=-1 error={name}"));
+            journal.write(line.leave(), |out| out.str("return=-1 error=").str(name));
         }
     }
 }
@@ -170,7 +174,7 @@ impl Logged {
     fn logged<'a, T: Send + 'a>(
         &'a self,
         act: &'static str,
-        what: fmt::Arguments<'_>,
+        what: impl Fn(&mut Text) -> &mut Text,
         call: impl FnOnce() -> Io<'a, T>,
         say: impl FnOnce(&T) -> String + Send + 'a,
     ) -> Io<'a, T> {
@@ -182,19 +186,10 @@ impl Logged {
     fn plain<'a, T: Send + 'a>(
         &'a self,
         act: &'static str,
-        what: fmt::Arguments<'_>,
+        what: impl Fn(&mut Text) -> &mut Text,
         call: impl FnOnce() -> Io<'a, T>,
     ) -> Io<'a, T> {
         self.logged(act, what, call, |_| String::new())
-    }
-}
-
-/// A range as the log says it.
-struct Where(Range);
-
-impl fmt::Display for Where {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "offset={:#x} count={:#x}", self.0.start, self.0.len)
     }
 }
 
@@ -202,33 +197,32 @@ impl Disk for Logged {
     disk::forward!(next: facts, next);
 
     fn read(&self, r: Range) -> Io<'_, Data> {
-        self.plain("Read", format_args!("{}", Where(r)), || self.next.read(r))
+        self.plain("Read", |out| out.range(r), || self.next.read(r))
     }
     fn write(&self, at: u64, data: Data, f: WriteFlags) -> Io<'_, ()> {
         let r = Range::new(at, data.len());
-        let what = format_args!("{} fua={}", Where(r), switch(f.fua));
-        self.plain("Write", what, || self.next.write(at, data, f))
+        self.plain("Write", |out| out.range(r).switch("fua", f.fua), || self.next.write(at, data, f))
     }
     fn zero(&self, r: Range, f: ZeroFlags) -> Io<'_, ()> {
-        let (trim, fua, fast) = (switch(f.may_trim), switch(f.fua), switch(f.fast));
-        let what = format_args!("{} trim={trim} fua={fua} fast={fast}", Where(r));
-        self.plain("Zero", what, || self.next.zero(r, f))
+        self.plain(
+            "Zero",
+            |out| out.range(r).switch("trim", f.may_trim).switch("fua", f.fua).switch("fast", f.fast),
+            || self.next.zero(r, f),
+        )
     }
     fn trim(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
-        let what = format_args!("{} fua={}", Where(r), switch(f.fua));
-        self.plain("Trim", what, || self.next.trim(r, f))
+        self.plain("Trim", |out| out.range(r).switch("fua", f.fua), || self.next.trim(r, f))
     }
     fn flush(&self) -> Io<'_, ()> {
-        self.plain("Flush", format_args!(""), || self.next.flush())
+        self.plain("Flush", |out| out, || self.next.flush())
     }
     fn cache(&self, r: Range) -> Io<'_, ()> {
-        self.plain("Cache", format_args!("{}", Where(r)), || self.next.cache(r))
+        self.plain("Cache", |out| out.range(r), || self.next.cache(r))
     }
     fn extents(&self, r: Range, limit: usize) -> Io<'_, Extents> {
-        let what = format_args!("{} req_one={}", Where(r), switch(limit == 1));
         self.logged(
             "Extents",
-            what,
+            |out| out.range(r).switch("req_one", limit == 1),
             || self.next.extents(r, limit),
             move |extents| {
                 let list = extents.ranges(r.start).map(|(r, kind)| {
@@ -246,10 +240,9 @@ impl Disk for Logged {
     }
     fn status(&self, context: usize, r: Range, limit: usize) -> Io<'_, Vec<Status>> {
         let name = self.facts().contexts.get(context).map(|name| quoted(name)).unwrap_or_default();
-        let what = format_args!("{} context={name} req_one={}", Where(r), switch(limit == 1));
         self.logged(
             "Status",
-            what,
+            |out| out.range(r).str(" context=").str(&name).switch("req_one", limit == 1),
             || self.next.status(context, r, limit),
             move |list| {
                 let mut at = r.start;
@@ -266,15 +259,14 @@ impl Disk for Logged {
         self.next.place(r)
     }
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
-        let what = format_args!("{} fua={}", Where(r), switch(f.fua));
-        self.plain("Write", what, || self.next.placed(r, f))
+        self.plain("Write", |out| out.range(r).switch("fua", f.fua), || self.next.placed(r, f))
     }
 }
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let what = format_args!("transactions={}", self.ids.load(Relaxed));
-        self.journal.write(Line::alone("Disconnect").on(self.connection), what);
+        let line = Line::alone("Disconnect").on(self.connection);
+        self.journal.write(line, |out| out.str("transactions=").decimal(self.ids.load(Relaxed)));
     }
 }
 

@@ -1,11 +1,10 @@
 //! Where the lines of `log` go: into a buffer that one thread writes to the file and hands to the script, so that no
 //! request waits for a disk or a shell.
 
-use super::line::{Clock, Line};
+use super::line::{Clock, Line, Text};
 use disk::{Error, Result};
 use std::{
     collections::VecDeque,
-    fmt,
     fs::{File, OpenOptions},
     io::Write,
     path::PathBuf,
@@ -37,7 +36,7 @@ pub(super) struct Journal {
 #[derive(Default)]
 struct Pending {
     clock: Clock,
-    text: Vec<u8>,
+    text: Text,
     scripts: VecDeque<String>,
     writer: Option<JoinHandle<()>>,
     asleep: bool,
@@ -46,7 +45,7 @@ struct Pending {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.scripts.is_empty()
+        self.text.0.is_empty() && self.scripts.is_empty()
     }
 }
 
@@ -91,9 +90,10 @@ impl Journal {
     }
 
     /// Logs a line.
-    pub(super) fn write(&self, line: Line, what: fmt::Arguments<'_>) {
+    pub(super) fn write(&self, line: Line, what: impl Fn(&mut Text) -> &mut Text) {
         let mut guard = lock(&self.pending);
-        while guard.writer.is_some() && (guard.text.len() > MOST_BYTES || guard.scripts.len() > MOST_SCRIPTS)
+        while guard.writer.is_some()
+            && (guard.text.0.len() > MOST_BYTES || guard.scripts.len() > MOST_SCRIPTS)
         {
             guard = self.room.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
@@ -101,10 +101,10 @@ impl Journal {
         if self.path.is_some() {
             // Under the lock, so that times never run backwards in the file.
             pending.clock.append(&mut pending.text);
-            line.append_text(&mut pending.text, what);
+            line.append_text(&mut pending.text, &what);
         }
         if let Some(script) = &self.script {
-            pending.scripts.push_back(line.variables(what) + script);
+            pending.scripts.push_back(line.variables(&what) + script);
         }
         if pending.writer.is_none() {
             self.flush(guard);
@@ -156,7 +156,7 @@ impl Journal {
         drop(pending);
         self.room.notify_all();
         if let Some(file) = &mut out.file
-            && let Err(e) = file.write_all(&text)
+            && let Err(e) = file.write_all(&text.0)
             && !std::mem::replace(&mut out.file_failed, true)
         {
             eprintln!("log: {}", self.file_error(e));

@@ -1,10 +1,7 @@
 //! One line of the log, as text and as variables of a script.
 
-use std::{
-    fmt,
-    io::Write,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use disk::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a line is about; what else it says is text.
 #[derive(Clone, Copy, Debug)]
@@ -47,40 +44,88 @@ impl Line {
     }
 
     /// Appends `connection=1 ...Read id=1 return=0` and a newline.
-    pub(super) fn append_text(self, out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
-        // Writing to a vector cannot fail.
+    pub(super) fn append_text(self, out: &mut Text, what: impl Fn(&mut Text) -> &mut Text) {
         if let Some(connection) = self.connection {
-            let _ = write!(out, "connection={connection} ");
+            out.str("connection=").decimal(connection).str(" ");
         }
         if self.kind == Kind::Leave {
-            out.extend_from_slice(b"...");
+            out.str("...");
         }
-        out.extend_from_slice(self.act.as_bytes());
+        out.str(self.act);
         if let Some(id) = self.id {
-            let _ = write!(out, " id={id}");
+            out.str(" id=").decimal(id);
         }
-        if what.as_str() != Some("") {
-            let _ = write!(out, " {what}");
+        let before = out.0.len();
+        out.str(" ");
+        what(out);
+        if out.0.len() == before + 1 {
+            out.0.pop();
         }
-        out.extend_from_slice(if self.kind == Kind::Enter { b" ...\n" } else { b"\n" });
+        out.str(if self.kind == Kind::Enter { " ...\n" } else { "\n" });
     }
 
     /// The assignments of the variables that a script finds, each on its line.
-    pub(super) fn variables(self, what: fmt::Arguments<'_>) -> String {
-        use fmt::Write;
-        let mut out = format!("act={}\n", self.act);
+    pub(super) fn variables(self, what: impl Fn(&mut Text) -> &mut Text) -> String {
+        let mut out = Text::default();
+        out.str("act=").str(self.act).str("\n");
         if let Some(connection) = self.connection {
-            let _ = writeln!(out, "connection={connection}");
+            out.str("connection=").decimal(connection).str("\n");
         }
         let kind = ["ENTER", "LEAVE", "PRINT"][self.kind as usize];
-        let _ = writeln!(out, "type={kind}");
+        out.str("type=").str(kind).str("\n");
         if let Some(id) = self.id {
-            let _ = writeln!(out, "id={id}");
+            out.str("id=").decimal(id).str("\n");
         }
-        if what.as_str() != Some("") {
-            let _ = writeln!(out, "{what}");
+        let before = out.0.len();
+        what(&mut out);
+        if out.0.len() > before {
+            out.str("\n");
         }
-        out
+        String::from_utf8_lossy(&out.0).into_owned()
+    }
+}
+
+/// Text that grows. A line is made for every request and its answer, and the machinery of `format!` would take as long
+/// as the request.
+#[derive(Default)]
+pub(super) struct Text(pub(super) Vec<u8>);
+
+impl Text {
+    pub(super) fn str(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    pub(super) fn decimal(&mut self, number: u64) -> &mut Self {
+        self.digits(number, 10, 1)
+    }
+
+    /// As `0x1f`.
+    pub(super) fn hex(&mut self, number: u64) -> &mut Self {
+        self.str("0x").digits(number, 16, 1)
+    }
+
+    /// As `offset=0x0 count=0x1000`.
+    pub(super) fn range(&mut self, range: Range) -> &mut Self {
+        self.str("offset=").hex(range.start).str(" count=").hex(range.len)
+    }
+
+    /// As ` fua=1`.
+    pub(super) fn switch(&mut self, name: &str, on: bool) -> &mut Self {
+        self.str(" ").str(name).str(if on { "=1" } else { "=0" })
+    }
+
+    /// At least `width` digits.
+    fn digits(&mut self, mut number: u64, base: u64, width: usize) -> &mut Self {
+        let mut digits = [b'0'; 20];
+        let mut at = digits.len();
+        while number > 0 {
+            at -= 1;
+            digits[at] = b"0123456789abcdef"[(number % base) as usize];
+            number /= base;
+        }
+        self.0.extend_from_slice(&digits[at.min(digits.len() - width)..]);
+        self
     }
 }
 
@@ -92,7 +137,7 @@ pub(super) fn switch(on: bool) -> u8 {
 /// A text as a shell reads it: as it stands where that is safe, else in quotes. Control characters would break the
 /// line, so they are escaped as bash does in `$'...'`.
 pub(super) fn quoted(text: &str) -> String {
-    use fmt::Write;
+    use std::fmt::Write;
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
@@ -128,11 +173,11 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Appends the time now and a blank.
-    pub(super) fn append(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn append(&mut self, out: &mut Text) {
         self.append_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), out);
     }
 
-    fn append_at(&mut self, now: Duration, out: &mut Vec<u8>) {
+    fn append_at(&mut self, now: Duration, out: &mut Text) {
         let second = now.as_secs();
         if self.second != Some(second) {
             let (days, rest) = (second / 86400, second % 86400);
@@ -141,9 +186,7 @@ impl Clock {
             self.text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{sec:02}.");
             self.second = Some(second);
         }
-        out.extend_from_slice(self.text.as_bytes());
-        // Writing to a vector cannot fail.
-        let _ = write!(out, "{:06} ", now.subsec_micros());
+        out.str(&self.text).digits(now.subsec_micros().into(), 10, 6).str(" ");
     }
 }
 
@@ -182,9 +225,9 @@ mod tests {
     fn times_are_written_as_dates() {
         let mut clock = Clock::default();
         let mut at = |micros| {
-            let mut out = Vec::new();
+            let mut out = Text::default();
             clock.append_at(Duration::from_micros(micros), &mut out);
-            String::from_utf8(out).unwrap()
+            String::from_utf8(out.0).unwrap()
         };
         assert_eq!(at(0), "1970-01-01 00:00:00.000000 ");
         assert_eq!(at(951_782_399_000_001), "2000-02-28 23:59:59.000001 ");
@@ -193,6 +236,15 @@ mod tests {
         assert_eq!(at(1_795_219_210_676_932), "2026-11-21 00:00:10.676932 ");
         assert_eq!(at(4_107_542_399_000_000), "2100-02-28 23:59:59.000000 ");
         assert_eq!(at(4_107_542_400_000_000), "2100-03-01 00:00:00.000000 ");
+    }
+
+    #[test]
+    fn numbers_are_written_as_format_does() {
+        for number in [0, 1, 9, 10, 15, 16, 4096, u64::MAX / 2, u64::MAX] {
+            let mut out = Text::default();
+            out.decimal(number).str(" ").hex(number);
+            assert_eq!(String::from_utf8(out.0).unwrap(), format!("{number} {number:#x}"));
+        }
     }
 
     #[test]
