@@ -1,33 +1,76 @@
 //! Threads for work that blocks: they start when there is work and end when there is none.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-/// More than any disk under us profits from, few enough to be harmless.
-const MOST_THREADS: usize = 64;
+/// So many jobs of one thread run at once: more than any disk under us profits from. A thread is a connection's, so
+/// that a disk which takes its time holds up nobody else's.
+const SHARE: usize = 64;
+/// No more threads than this, whatever happens.
+const MOST_THREADS: usize = 1024;
 const KEEP_IDLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 struct Pool {
-    jobs: VecDeque<Job>,
+    /// Jobs to run next, each with the line it came from.
+    next: VecDeque<(u64, Job)>,
+    lines: BTreeMap<u64, Line>,
     threads: usize,
     idle: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { jobs: VecDeque::new(), threads: 0, idle: 0 });
+/// The jobs of one thread.
+#[derive(Default)]
+struct Line {
+    /// In `next`, or running.
+    under_way: usize,
+    /// Beyond its share.
+    waiting: VecDeque<Job>,
+}
+
+static POOL: Mutex<Pool> =
+    Mutex::new(Pool { next: VecDeque::new(), lines: BTreeMap::new(), threads: 0, idle: 0 });
 static WORK: Condvar = Condvar::new();
+static LAST_LINE: AtomicU64 = AtomicU64::new(1);
+thread_local! { static LINE: u64 = LAST_LINE.fetch_add(1, Relaxed) }
 
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    fn push(&mut self, number: u64, job: Job) {
+        let line = self.lines.entry(number).or_default();
+        if line.under_way == SHARE {
+            return line.waiting.push_back(job);
+        }
+        line.under_way += 1;
+        self.next.push_back((number, job));
+    }
+
+    /// A job of this line has been done.
+    fn done(&mut self, number: u64) {
+        let Some(line) = self.lines.get_mut(&number) else { return };
+        if let Some(job) = line.waiting.pop_front() {
+            return self.next.push_back((number, job));
+        }
+        line.under_way -= 1;
+        if line.under_way == 0 {
+            self.lines.remove(&number);
+        }
+    }
 }
 
 /// Runs `work` on a thread where it may block. It runs even when the future is dropped.
@@ -49,9 +92,11 @@ pub fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 fn submit(job: Job) {
+    // A thread that is ending has lost its number.
+    let line = LINE.try_with(|line| *line).unwrap_or_default();
     let mut pool = pool();
-    pool.jobs.push_back(job);
-    if pool.idle >= pool.jobs.len() {
+    pool.push(line, job);
+    if pool.idle >= pool.next.len() {
         WORK.notify_one();
     } else if pool.threads < MOST_THREADS {
         pool.threads += 1;
@@ -62,10 +107,11 @@ fn submit(job: Job) {
             pool.threads -= 1;
             // No thread to be had at all: better late on this one than never.
             if pool.threads == 0
-                && let Some(job) = pool.jobs.pop_back()
+                && let Some((line, job)) = pool.next.pop_front()
             {
                 drop(pool);
                 job();
+                self::pool().done(line);
             }
         }
     }
@@ -74,17 +120,18 @@ fn submit(job: Job) {
 fn work_off() {
     let mut pool = pool();
     loop {
-        if let Some(job) = pool.jobs.pop_front() {
+        if let Some((line, job)) = pool.next.pop_front() {
             drop(pool);
             job();
             pool = self::pool();
+            pool.done(line);
             continue;
         }
         pool.idle += 1;
         let (guard, timed_out) = WORK.wait_timeout(pool, KEEP_IDLE).unwrap_or_else(PoisonError::into_inner);
         pool = guard;
         pool.idle -= 1;
-        if timed_out.timed_out() && pool.jobs.is_empty() {
+        if timed_out.timed_out() && pool.next.is_empty() {
             pool.threads -= 1;
             return;
         }
@@ -131,6 +178,28 @@ mod tests {
     #[test]
     fn blocking_work_returns_its_value() {
         assert_eq!(block_on(unblock(|| 6 * 7)), Ok(42));
+    }
+
+    #[test]
+    fn work_that_is_stuck_holds_up_nobody_elses() {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let stuck: Vec<_> = (0..SHARE * 3)
+            .map(|_| {
+                let gate = gate.clone();
+                unblock(move || {
+                    let (open, opened) = &*gate;
+                    let open = opened.wait_while(open.lock().unwrap(), |open| !*open);
+                    drop(open);
+                })
+            })
+            .collect();
+        let other = std::thread::spawn(|| block_on(unblock(|| 1)));
+        assert_eq!(other.join().unwrap(), Ok(1));
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        for work in stuck {
+            assert_eq!(block_on(work), Ok(()));
+        }
     }
 
     #[test]

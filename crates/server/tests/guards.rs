@@ -1,27 +1,43 @@
-//! A guard of the fast path that no machine's speed can blur: requests that are ready allocate nothing.
+//! Guards of the fast path that no machine's speed can blur: what requests that are ready allocate, how often the
+//! server sends, and how much memory a connection may take.
 
 use disk::{Backend, Client as Who, Data, Disk, Facts, Io, Range, WriteFlags};
 use diskpipe_server::Server;
 use net::{Stream, Wait};
 use proto::{Command, CommandFlags, HeaderStyle, Request, handshake::oldstyle};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
-thread_local! { static ALLOCATIONS: Cell<u64> = const { Cell::new(0) }; }
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread has taken and not given back, now and at most.
+    static BYTES: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
 
 struct Counting;
+
+fn count(bytes: isize) {
+    let _ = BYTES.try_with(|counted| {
+        let (now, most) = counted.get();
+        counted.set((now + bytes, most.max(now + bytes)));
+    });
+}
 
 // SAFETY: passes everything on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+        count(layout.size() as isize);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(ptr, layout) }
     }
@@ -61,31 +77,43 @@ impl Backend for One {
     }
 }
 
+/// Serves `far` on a thread; it tells how many bytes of the heap it had at most.
+fn serve(disk: Watching, far: Stream) -> JoinHandle<isize> {
+    let options = diskpipe_server::Options { oldstyle: true, ..Default::default() };
+    let server = Server::with_options(Arc::new(One(Arc::new(disk))), options).unwrap();
+    std::thread::spawn(move || {
+        server.serve_stream(far);
+        BYTES.get().1
+    })
+}
+
+fn requests(command: Command, n: u64, length: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    for cookie in 0..n {
+        let request = Request { flags: CommandFlags::NONE, command, cookie, offset: 4096 * cookie, length };
+        request.encode_into(HeaderStyle::Compact, &mut out);
+        if command == Command::Write {
+            out.resize(out.len() + length as usize, 1);
+        }
+    }
+    out
+}
+
 #[test]
 fn a_ready_request_allocates_nothing() {
     const ROUNDS: usize = 200;
     const AT_ONCE: usize = 16;
     let notes = Arc::new(Mutex::new(Vec::with_capacity(ROUNDS * AT_ONCE * 2)));
-    let disk = Arc::new(Watching(Facts::writable(1 << 20), notes.clone()));
     let (stream, far) = Stream::pair().unwrap();
-    let options = diskpipe_server::Options { oldstyle: true, ..Default::default() };
-    let server = Server::with_options(Arc::new(One(disk)), options).unwrap();
-    let thread = std::thread::spawn(move || server.serve_stream(far));
+    let thread = serve(Watching(Facts::writable(1 << 20), notes.clone()), far);
     receive(&stream, oldstyle::GREETING_LEN);
 
     for round in 0..ROUNDS {
-        let (command, payload, reply) = match round % 2 {
-            0 => (Command::Read, 0, 16 + 4096),
-            _ => (Command::Write, 4096, 16),
+        let (command, reply) = match round % 2 {
+            0 => (Command::Read, 16 + 4096),
+            _ => (Command::Write, 16),
         };
-        let mut out = Vec::new();
-        for cookie in 0..AT_ONCE as u64 {
-            let flags = CommandFlags::NONE;
-            Request { flags, command, cookie, offset: 4096 * cookie, length: 4096 }
-                .encode_into(HeaderStyle::Compact, &mut out);
-            out.resize(out.len() + payload, 1);
-        }
-        stream.send_all(&out).unwrap();
+        stream.send_all(&requests(command, AT_ONCE as u64, 4096)).unwrap();
         receive(&stream, reply * AT_ONCE);
     }
     drop(stream);
@@ -95,6 +123,41 @@ fn a_ready_request_allocates_nothing() {
     assert_eq!(notes.len(), ROUNDS * AT_ONCE);
     let warm = notes[notes.len() / 4];
     assert_eq!(notes.last(), Some(&warm), "allocations after the first quarter of the requests");
+}
+
+#[test]
+fn requests_that_come_together_are_answered_together() {
+    const AT_ONCE: usize = 64;
+    // Here every send is a packet, and every receive takes one.
+    let (near, far) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let thread = serve(Watching(Facts::writable(1 << 20), Arc::default()), Stream::from_socket(far).unwrap());
+    let near = Stream::from_socket(near).unwrap();
+    receive(&near, oldstyle::GREETING_LEN);
+    let mut room = vec![0; 1 << 20];
+    for (command, length, reply) in [(Command::Read, 1024, 16 + 1024), (Command::Write, 1024, 16)] {
+        for _ in 0..10 {
+            near.send_all(&requests(command, AT_ONCE as u64, length)).unwrap();
+            assert_eq!(near.recv(&mut room, Wait::Block).unwrap(), AT_ONCE * reply);
+        }
+    }
+    drop(near);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_connection_takes_little_memory_however_much_it_asks_for() {
+    const READS: u64 = 256;
+    const LEN: u64 = 256 << 10;
+    let (stream, far) = Stream::pair().unwrap();
+    let thread = serve(Watching(Facts::writable(READS * 4096 + LEN), Arc::default()), far);
+    receive(&stream, oldstyle::GREETING_LEN);
+    // All of 64 MiB is asked for before anything is taken.
+    stream.send_all(&requests(Command::Read, READS, LEN)).unwrap();
+    receive(&stream, READS as usize * (16 + LEN as usize));
+    drop(stream);
+    let most = thread.join().unwrap();
+    assert!((LEN as isize..4 * LEN as isize).contains(&most), "{most} bytes of heap");
 }
 
 fn receive(stream: &Stream, mut len: usize) {
