@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod image;
+mod machine;
 mod peers;
 mod program;
 mod run;
 mod server;
 
 pub use image::{PARTITION, RealDisk, check_file_system, same_content};
+pub use machine::Machine;
 pub use peers::{absent, path};
 pub use program::{diskpipe, target_directory};
 pub use run::{Ended, Run};

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -25,6 +25,12 @@ impl Process {
         let child = command.process_group(0).spawn().unwrap_or_else(|e| panic!("`{words}`: {e}"));
         let group = Pid::from_child(&child);
         Process { child, group }
+    }
+
+    /// Its standard input and output, which must be pipes and can be had once.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let pipes = (self.child.stdin.take(), self.child.stdout.take());
+        (pipes.0.expect("a pipe"), pipes.1.expect("a pipe"))
     }
 
     /// Its process id.

@@ -25,6 +25,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("cmp", "diffutils"),
     needed("diff", "diffutils"),
     needed("fsck.vfat", "dosfstools"),
+    needed("busybox", "busybox-static"),
+    needed("debugfs", "e2fsprogs"),
     needed("mke2fs", "e2fsprogs"),
     needed("e2fsck", "e2fsprogs"),
     needed("sfdisk", "fdisk"),

@@ -12,6 +12,7 @@ mod file;
 mod floppy;
 mod fresh;
 mod full;
+mod linuxdisk;
 mod memory;
 #[cfg(test)]
 mod model;
@@ -40,6 +41,7 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<file::File>(),
     PluginEntry::of::<floppy::Floppy>(),
     PluginEntry::of::<full::Full>(),
+    PluginEntry::of::<linuxdisk::LinuxDisk>(),
     PluginEntry::of::<memory::Memory>(),
     PluginEntry::of::<nbd::Nbd>(),
     PluginEntry::of::<null::Null>(),

@@ -17,6 +17,8 @@ type Made = (Vec<(String, String)>, Box<dyn Any + Send>);
 
 fn main() -> ExitCode {
     let nbdkit = (!installed("nbdkit")).then_some("nbdkit");
+    let administrators = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
+    let mke2fs = (!administrators.iter().any(|path| Path::new(path).exists())).then_some("mke2fs");
     let qemu = (!installed("qemu-nbd")).then_some("qemu-nbd");
     let daemon = (!installed("qemu-storage-daemon")).then_some("qemu-storage-daemon");
     let no_blkio = (!cfg!(feature = "blkio")).then_some("the cargo feature blkio");
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
             Case::new("file", &[], ReadOnly).with(|| file(1 << 20, true)),
             Case::new("floppy", &[], ReadOnly).with(files),
             Case::new("full", &[("size", "1M")], Refusing),
+            Case::new("linuxdisk", &[], ReadOnly).with(files).needing(mke2fs),
             Case::new("memory", &[("size", "1M")], Model),
             Case::new("memory", &[("size", "100001")], Model),
             // The largest disk that there can be.
