@@ -20,6 +20,7 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 
 /// Everything, in the order of packages.
 pub(crate) const NEEDED: &[Needed] = &[
+    needed("bash", "bash"),
     needed("hexdump", "bsdextrautils"),
     needed("curl", "curl"),
     needed("cmp", "diffutils"),

@@ -382,7 +382,7 @@ fn exit_with_parent() -> Result<()> {
 /// Debug flags are details of nbdkit's own plugins; scripts that set them must not fail.
 fn warn_of_flags(options: &ServeOptions, stack: &Stack, messages: &Messages) {
     for flag in &options.debug {
-        if flag.is_of_server() {
+        if flag.is_of_server() || stack.debug_parameter(flag).is_some() {
             continue;
         }
         let debug_flag::DebugFlag { component, flag, .. } = flag;

@@ -8,6 +8,7 @@
 mod blkio;
 mod calendar;
 mod content;
+mod data;
 mod file;
 mod floppy;
 mod fresh;
@@ -38,6 +39,7 @@ use disk::PluginEntry;
 /// Every plugin, sorted by name.
 pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<blkio::Blkio>(),
+    PluginEntry::of::<data::Data>(),
     PluginEntry::of::<file::File>(),
     PluginEntry::of::<floppy::Floppy>(),
     PluginEntry::of::<full::Full>(),

@@ -36,6 +36,8 @@ fn main() -> ExitCode {
             Case::new("blkio", &[("driver", "virtio-blk-vhost-user")], Model)
                 .with(vhost_user)
                 .needing(daemon.or(no_blkio)),
+            Case::new("data", &[("data", "@40000 ( 1 \"abc\" @^512 )*1000 @+5")], Model),
+            Case::new("data", &[("raw", "hello"), ("size", "1M"), ("allocator", "malloc")], Model),
             Case::new("file", &[], Model).with(|| file(1 << 20, false)),
             Case::new("file", &[], Model).with(|| file(100_001, false)),
             Case::new("file", &[("cache", "direct")], Model)

@@ -60,7 +60,9 @@ impl Source {
                     trace::configuration(stack, &options.arguments, messages);
                 }
                 let put = |plugin, component, backend| layers.put(plugin, component, backend);
-                let backend = stack.start(&options.arguments, &put).map_err(anyhow::Error::msg)?;
+                let flags = options.debug.iter().filter_map(|flag| stack.debug_parameter(flag));
+                let arguments: Vec<String> = options.arguments.iter().cloned().chain(flags).collect();
+                let backend = stack.start(&arguments, &put).map_err(anyhow::Error::msg)?;
                 Ok(Source { backend, file: None, layers })
             }
         }

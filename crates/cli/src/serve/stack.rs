@@ -1,5 +1,6 @@
 //! The plugin and the filters over it: found by name, given their parameters, started.
 
+use super::debug_flag::DebugFlag;
 use super::options::ServeOptions;
 use disk::{Backend, FilterEntry, PluginEntry, registry::About};
 use params::{Args, Param, ParamError};
@@ -67,6 +68,14 @@ impl Stack {
     /// What all components are, outermost first, the plugin last.
     pub(crate) fn components(&self) -> impl Iterator<Item = About> {
         self.filters().chain(self.plugin.map(|plugin| plugin.about))
+    }
+
+    /// A debug flag as an argument, for the component that has a (hidden) parameter `debug-FLAG`.
+    pub(crate) fn debug_parameter(&self, flag: &DebugFlag) -> Option<String> {
+        let key = format!("debug-{}", flag.flag);
+        let mut named = self.components().filter(|about| about.name == flag.component);
+        let known = named.any(|about| about.params.iter().any(|param| param.key == key));
+        known.then(|| format!("{key}={}", flag.value))
     }
 
     /// Gives each component the arguments that it declares; a key that several declare belongs to the outermost of
