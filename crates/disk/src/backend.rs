@@ -1,6 +1,6 @@
 //! Something that can open disks: a configured plugin, or a filter over one.
 
-use crate::{Disk, Io, error::Result};
+use crate::{Disk, Io, Wish, error::Result};
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 /// Where a client comes from.
@@ -29,6 +29,15 @@ pub enum Peer {
     },
 }
 
+/// Whom a client's certificate names: distinguished names, as `C=GB,O=Example,CN=alice`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// Whose it is.
+    pub subject: String,
+    /// Who gave it.
+    pub issuer: String,
+}
+
 /// Who is asking: one value per connection.
 #[derive(Clone, Debug, Default)]
 pub struct Client<'a> {
@@ -40,8 +49,14 @@ pub struct Client<'a> {
     pub read_only: bool,
     /// The connection is encrypted.
     pub tls: bool,
+    /// With which certificate it has proved who it is, over TLS.
+    pub certificate: Option<Arc<Certificate>>,
     /// Where it comes from.
     pub peer: Peer,
+    /// The label that the system's security module gives its process, such as SELinux's context.
+    pub label: Option<Arc<str>>,
+    /// Ends its connection, with what is under way.
+    pub hang_up: Wish,
 }
 
 impl<'a> Client<'a> {
@@ -114,6 +129,13 @@ pub trait Backend: Send + Sync {
     /// How many requests it takes at once.
     fn thread_model(&self) -> ThreadModel {
         self.next().map_or(ThreadModel::Parallel, |next| next.thread_model())
+    }
+
+    /// There is a server: `end` ends it in good order. Comes before [`Backend::after_fork`], or never.
+    fn hosted(&self, end: &Wish) {
+        if let Some(next) = self.next() {
+            next.hosted(end);
+        }
     }
 
     /// Everything is configured and the server is about to fork into the background: last chance to refuse, with

@@ -34,6 +34,9 @@ impl<B: Backend + ?Sized> Backend for Complete<B> {
     fn default_export<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Option<String>> {
         self.0.default_export(client)
     }
+    fn hosted(&self, end: &crate::Wish) {
+        self.0.hosted(end);
+    }
     fn get_ready(&self) -> crate::Result<()> {
         self.0.get_ready()
     }

@@ -35,6 +35,8 @@ pub struct Facts {
     pub size: u64,
     /// How requests should be cut.
     pub blocks: Blocks,
+    /// What clients are told instead of `blocks`, where requests that do not keep to it are taken all the same.
+    pub told_blocks: Option<Blocks>,
     /// Whether it can be written at all. Without it `flush`, `trim`, `zero` and `fua` are of no use.
     pub write: bool,
     /// `flush` works.

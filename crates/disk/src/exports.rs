@@ -1,7 +1,7 @@
 //! Several backends behind one, each with a name of its own; the set can be replaced while clients are served.
 
 use crate::{
-    Backend, Client, Disk, Export, Facts, Io,
+    Backend, Client, Disk, Export, Facts, Io, Wish,
     error::{Errno, Error, Result},
 };
 use std::{
@@ -75,12 +75,14 @@ pub struct Exports {
     table: Mutex<Arc<Table>>,
     /// By number.
     connections: Mutex<HashMap<u64, Vec<Visit>>>,
+    /// For members that come later.
+    end: Mutex<Wish>,
 }
 
 impl Exports {
     /// A set that is made ready with the server.
     pub fn new(table: Table) -> Self {
-        Exports { table: Mutex::new(Arc::new(table)), connections: Mutex::default() }
+        Exports { table: Mutex::new(Arc::new(table)), ..Exports::default() }
     }
 
     /// Connections from now on find this table; earlier ones keep what they have open. Members that are new are made
@@ -93,6 +95,7 @@ impl Exports {
         let is_new =
             |entry: &&Entry| !before.entries.iter().any(|old| Arc::ptr_eq(&old.member, &entry.member));
         for entry in table.entries.iter().filter(is_new) {
+            entry.member.backend().hosted(&lock(&self.end));
             let ready = entry.member.backend().get_ready().and_then(|()| entry.member.backend().after_fork());
             ready.map_err(|e| named(e, entry))?;
         }
@@ -172,6 +175,11 @@ impl Backend for Exports {
 
     fn default_export<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Option<String>> {
         Io::ok(self.table().default.clone())
+    }
+
+    fn hosted(&self, end: &Wish) {
+        *lock(&self.end) = end.clone();
+        self.table().entries.iter().for_each(|entry| entry.member.backend().hosted(end));
     }
 
     fn get_ready(&self) -> Result<()> {

@@ -26,8 +26,9 @@ pub mod serialized;
 pub mod shapes;
 #[allow(unsafe_code)]
 pub mod shared;
+mod wish;
 
-pub use backend::{Backend, Client, Export, Peer, ThreadModel};
+pub use backend::{Backend, Certificate, Client, Export, Peer, ThreadModel};
 pub use buf::{BufMut, release_idle_buffers};
 pub use data::{Data, Piece};
 pub use disk::{Blocks, Disk, Facts, WriteFlags, ZeroFlags};
@@ -37,3 +38,4 @@ pub use io::Io;
 pub use range::Range;
 pub use registry::{Filter, FilterEntry, Plugin, PluginEntry};
 pub use shapes::{again::Again, around::Around, window::Window};
+pub use wish::Wish;

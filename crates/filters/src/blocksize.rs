@@ -74,7 +74,8 @@ impl Cutting {
         let len = limit(self.params.maxlen, u32::MAX.into(), "maxlen")?;
         let preferred = below.blocks.preferred.max(min as u32);
         let blocks = Blocks { minimum: 1, preferred, maximum: u32::MAX };
-        let mut facts = Facts { size: below.size - below.size % min, blocks, ..below.clone() };
+        let size = below.size - below.size % min;
+        let mut facts = Facts { size, blocks, told_blocks: None, ..below.clone() };
         if min > below.blocks.minimum.into() {
             // Their borders may lie within our blocks, and nothing sensible can be said of a part.
             facts.contexts = Arc::new([]);

@@ -2,40 +2,77 @@
 #![forbid(unsafe_code)]
 
 mod blocksize;
+mod blocksize_policy;
+mod cacheextents;
+mod checkwrite;
+mod count;
 mod cow;
 mod delay;
 mod error;
+mod exportname;
+mod extentlist;
 mod fua;
+mod ip;
+mod limit;
 mod log;
+mod map;
+mod multi_conn;
 mod nocache;
 mod noextents;
+mod nofilter;
 mod noparallel;
 mod nozero;
 mod offset;
+mod openonce;
+mod protect;
 mod rate;
+mod readonly;
+mod rotational;
 mod stats;
+mod swab;
 #[cfg(test)]
 mod testing;
+mod tls_fallback;
 mod truncate;
+mod wrap;
+mod xor;
 
 use disk::FilterEntry;
 
 /// Every filter, sorted by name.
 pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<blocksize::BlockSize>(),
+    FilterEntry::of::<blocksize_policy::BlockSizePolicy>(),
+    FilterEntry::of::<cacheextents::CacheExtents>(),
+    FilterEntry::of::<checkwrite::CheckWrite>(),
+    FilterEntry::of::<count::Count>(),
     FilterEntry::of::<cow::Cow>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),
+    FilterEntry::of::<exportname::ExportName>(),
+    FilterEntry::of::<extentlist::ExtentList>(),
     FilterEntry::of::<fua::Fua>(),
+    FilterEntry::of::<ip::Ip>(),
+    FilterEntry::of::<limit::Limit>(),
     FilterEntry::of::<log::Log>(),
+    FilterEntry::of::<map::Map>(),
+    FilterEntry::of::<multi_conn::MultiConn>(),
     FilterEntry::of::<nocache::NoCache>(),
     FilterEntry::of::<noextents::NoExtents>(),
+    FilterEntry::of::<nofilter::NoFilter>(),
     FilterEntry::of::<noparallel::NoParallel>(),
     FilterEntry::of::<nozero::NoZero>(),
     FilterEntry::of::<offset::Offset>(),
+    FilterEntry::of::<openonce::OpenOnce>(),
+    FilterEntry::of::<protect::Protect>(),
     FilterEntry::of::<rate::Rate>(),
+    FilterEntry::of::<readonly::ReadOnly>(),
+    FilterEntry::of::<rotational::Rotational>(),
     FilterEntry::of::<stats::Stats>(),
+    FilterEntry::of::<swab::Swab>(),
+    FilterEntry::of::<tls_fallback::TlsFallback>(),
     FilterEntry::of::<truncate::Truncate>(),
+    FilterEntry::of::<xor::Xor>(),
 ];
 
 /// The filter that people call `name`.

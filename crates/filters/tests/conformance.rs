@@ -1,6 +1,9 @@
 //! Every filter passes the conformance kit, over several kinds of disks.
 
-use conformance::{Case, Expect::Model};
+use conformance::{
+    Case,
+    Expect::{Model, ReadOnly, Verifying},
+};
 use filters::FILTERS;
 use std::{any::Any, process::ExitCode};
 
@@ -10,31 +13,73 @@ fn main() -> ExitCode {
         vec![
             Case::new("blocksize", &[], Model),
             Case::new("blocksize", &[("minblock", "4K"), ("maxdata", "8K"), ("maxlen", "64K")], Model),
+            Case::new(
+                "blocksize-policy",
+                &[("blocksize-minimum", "4K"), ("blocksize-maximum", "32K")],
+                Model,
+            ),
+            Case::new(
+                "blocksize-policy",
+                &[("blocksize-minimum", "4K"), ("blocksize-error-policy", "error")],
+                Model,
+            ),
+            Case::new("cacheextents", &[], Model),
+            Case::new("checkwrite", &[], Verifying).with_own_storage(),
+            Case::new("count", &[], Model),
             Case::new("cow", &[], Model).with_own_storage(),
             Case::new("cow", &[("cow-block-size", "64K"), ("cow-on-cache", "true")], Model)
                 .with_own_storage(),
             Case::new("cow", &[("cow-on-read", "true")], Model).with_own_storage(),
             Case::new("delay", &[("rdelay", "1ms"), ("wdelay", "1ms")], Model),
             Case::new("error", &[("error", "EIO"), ("error-rate", "0%")], Model),
+            Case::new("exportname", &[("exportdesc", "fixed:a disk")], Model),
+            Case::new("exportname", &[("exportname-list", "explicit"), ("exportname", "a")], Model),
+            Case::new("extentlist", &[], Model).with(|| list("extentlist", "0 1M\n")),
             Case::new("fua", &[], Model),
             Case::new("fua", &[("fuamode", "emulate")], Model),
             Case::new("fua", &[("fuamode", "pass")], Model),
+            Case::new("ip", &[("allow", "all"), ("deny", "127.0.0.1")], Model),
+            Case::new("limit", &[("limit", "100")], Model),
             Case::new("log", &[], Model).with(|| file("logfile")),
+            Case::new(
+                "map",
+                &[
+                    ("map", "0-511:512"),
+                    ("map", "512-1023:0"),
+                    ("map", "65536-66559:131072"),
+                    ("map", "131072-132095:65536"),
+                ],
+                Model,
+            ),
+            Case::new("multi-conn", &[], Model),
+            Case::new("multi-conn", &[("multi-conn-mode", "emulate")], Model),
+            Case::new("multi-conn", &[("multi-conn-track-dirty", "fast")], Model),
             Case::new("nocache", &[], Model),
             Case::new("nocache", &[("cachemode", "emulate")], Model),
             Case::new("nocache", &[("cachemode", "nop")], Model),
             Case::new("noextents", &[], Model),
+            Case::new("nofilter", &[], Model),
             Case::new("noparallel", &[], Model),
             Case::new("nozero", &[], Model),
             Case::new("nozero", &[("zeromode", "emulate")], Model),
             Case::new("nozero", &[("zeromode", "notrim"), ("fastzeromode", "slow")], Model),
             Case::new("offset", &[("offset", "4096"), ("range", "200K")], Model),
             Case::new("offset", &[("offset", "512")], Model),
+            Case::new("openonce", &[], Model),
+            Case::new("protect", &[("protect", "0x7000000-")], Model),
             Case::new("rate", &[("rate", "1T"), ("connection-rate", "1T")], Model),
+            Case::new("readonly", &[], ReadOnly),
+            Case::new("readonly", &[("readonly-file", "/nonexistent/file")], Model),
+            Case::new("rotational", &[], Model),
             Case::new("stats", &[], Model).with(|| file("statsfile")),
+            Case::new("swab", &[], Model),
+            Case::new("swab", &[("swab-bits", "64")], Model),
+            Case::new("swab", &[("swab-bits", "8")], Model),
+            Case::new("tls-fallback", &[], ReadOnly).with_own_storage(),
             // Only smaller: a larger disk refuses what a model takes, and is checked against one of its own.
             Case::new("truncate", &[("truncate", "100K")], Model),
             Case::new("truncate", &[("round-down", "64K")], Model),
+            Case::new("xor", &[("xor", "0xDEADBEEF"), ("xorlen", "4")], Model),
         ],
     )
 }
@@ -44,4 +89,11 @@ fn file(key: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("file").display().to_string();
     (vec![(key.to_owned(), path)], Box::new(dir))
+}
+
+/// A parameter that names a file with this text.
+fn list(key: &str, text: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
+    let (params, dir) = file(key);
+    std::fs::write(&params[0].1, text).expect("the file can be written");
+    (params, dir)
 }

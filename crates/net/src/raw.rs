@@ -259,6 +259,21 @@ pub(crate) fn unix_peer(fd: BorrowedFd<'_>) -> Option<Peer> {
     (r == 0).then_some(Peer::Unix { pid: who.pid, uid: who.uid, gid: who.gid })
 }
 
+/// The label that the system's security module gives the peer; `None` where there is no such module.
+pub(crate) fn security_label(fd: BorrowedFd<'_>) -> Option<String> {
+    // Longer than labels are; what does not fit is refused by the kernel.
+    let mut label = [0u8; 4096];
+    let mut length = label.len() as libc::socklen_t;
+    // SAFETY: both pointers are to live variables, and `length` is the size of the first.
+    let r = unsafe {
+        let into = label.as_mut_ptr().cast();
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERSEC, into, &raw mut length)
+    };
+    let label = label.get(..length as usize).filter(|_| r == 0)?;
+    let text = std::str::from_utf8(label).ok()?.trim_end_matches('\0');
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 const PID_DIGITS: usize = 10;
 const LISTEN_PID: &str = "LISTEN_PID=";
 

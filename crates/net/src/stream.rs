@@ -277,6 +277,12 @@ impl Stream {
         }
     }
 
+    /// The label that the system's security module gives the process at the other end.
+    pub fn security_label(&self) -> Option<String> {
+        let Kind::Socket(fd) = &self.kind else { return None };
+        raw::security_label(fd.as_fd())
+    }
+
     /// The descriptor to send on, when it is another one than that of [`AsFd`].
     pub fn output(&self) -> BorrowedFd<'_> {
         match &self.kind {

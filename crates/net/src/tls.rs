@@ -119,6 +119,8 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The other end, if it has proved who it is: the subject of its certificate, or the user of its key.
     pub peer: Option<String>,
+    /// Who signed the other end's certificate, if it has proved itself by one.
+    pub issuer: Option<String>,
 }
 
 /// Which certificates to make.

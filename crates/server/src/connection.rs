@@ -6,7 +6,7 @@ use crate::{
     serve::Options,
     transmit::{Broken, End, transmit},
 };
-use disk::{Backend, Client, Peer};
+use disk::{Backend, Client, Peer, Wish};
 use net::Stream;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,7 +26,17 @@ pub(crate) fn serve(
         export: "",
         read_only: options.read_only,
         tls: false,
+        certificate: None,
         peer: peer(stream),
+        label: stream.security_label().map(Into::into),
+        hang_up: {
+            let stream = Arc::downgrade(stream);
+            Wish::new(move || {
+                if let Some(stream) = stream.upgrade() {
+                    let _ = stream.shutdown(net::How::Both);
+                }
+            })
+        },
     };
     // Whatever is told on this thread from now on carries it.
     let span = tracing::error_span!(

@@ -1,7 +1,7 @@
 //! The handshake of one connection: drives `proto`'s machine with a backend.
 
 use crate::{resize, serve::Options, to_wire, transmit::Broken};
-use disk::{Backend, Client, Disk, Error, Facts, Io};
+use disk::{Backend, Certificate, Client, Disk, Error, Facts, Io};
 use net::{Stream, Wait};
 use proto::{
     ExportEntry,
@@ -66,7 +66,8 @@ pub(crate) fn negotiate(
                     facts.cipher,
                     facts.peer.as_deref().unwrap_or("unknown")
                 ));
-                opener.encrypted();
+                let certificate = facts.issuer.clone().zip(facts.peer.clone());
+                opener.encrypted(certificate.map(|(issuer, subject)| Certificate { subject, issuer }));
                 machine.tls_started().map_err(|e| Broken::Protocol(e.to_string()))?;
             }
             Event::Aborted => return Ok(None),
@@ -90,8 +91,9 @@ struct Opener<'a> {
 
 impl Opener<'_> {
     /// What was opened for a client in the clear is not for one over TLS, who may be shown something else.
-    fn encrypted(&mut self) {
+    fn encrypted(&mut self, certificate: Option<Certificate>) {
         self.client.tls = true;
+        self.client.certificate = certificate.map(Arc::new);
         if let Some((name, disk, _)) = self.opened.take()
             && let Err(e) = disk.close().wait()
         {

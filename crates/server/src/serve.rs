@@ -1,7 +1,7 @@
 //! The server: accepts connections, gives each a thread, and ends in good order.
 
 use crate::{clock::Clock, connection, spares::Spares};
-use disk::Backend;
+use disk::{Backend, Wish};
 use net::{How, Listener, Stop, Stream};
 use proto::handshake::server::Policy;
 use std::{
@@ -120,17 +120,22 @@ impl Server {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn with_options(backend: Arc<dyn Backend>, options: Options) -> io::Result<Self> {
-        Ok(Server {
-            shared: Arc::new(Shared {
-                backend: disk::serialized::backend(backend),
-                options,
-                stop: Stop::new()?,
-                last_number: AtomicU64::new(0),
-                connections: Mutex::default(),
-                one_ended: Condvar::new(),
-                spares: Spares::new(),
-            }),
-        })
+        let shared = Arc::new(Shared {
+            backend: disk::serialized::backend(backend),
+            options,
+            stop: Stop::new()?,
+            last_number: AtomicU64::new(0),
+            connections: Mutex::default(),
+            one_ended: Condvar::new(),
+            spares: Spares::new(),
+        });
+        let weak = Arc::downgrade(&shared);
+        shared.backend.hosted(&Wish::new(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.stop.set();
+            }
+        }));
+        Ok(Server { shared })
     }
 
     /// Ends [`Server::serve`], now or when it begins. May be called from any thread.

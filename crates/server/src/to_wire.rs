@@ -28,7 +28,7 @@ pub(crate) fn export_info(facts: &Facts, resizable: bool, name: Option<String>) 
         .with_if(resizable, F::SEND_RESIZE)
         .with_if(true, F::SEND_DF)
         .with_if(true, F::BLOCK_STATUS_PAYLOAD);
-    let blocks = facts.blocks;
+    let blocks = facts.told_blocks.unwrap_or(facts.blocks);
     ExportInfo {
         size: facts.size,
         flags,

@@ -15,6 +15,11 @@ pub trait EveryRequest: Send + Sync {
     /// Runs `call`, or refuses to, and returns the outcome.
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T>;
 
+    /// As `around`, for a flush.
+    fn flush<'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, ()> + Send + 'a) -> Io<'a, ()> {
+        self.around(op, call)
+    }
+
     /// As `around`, for the orderly end of the connection.
     fn close<'a>(&'a self, call: impl FnOnce() -> Io<'a, ()> + Send + 'a) -> Io<'a, ()> {
         call()
@@ -60,7 +65,7 @@ impl<F: EveryRequest> Disk for Around<F> {
         self.filter.around(Op::new(OpKind::Trim, r).fua(f.fua), move || self.next.trim(r, f))
     }
     fn flush(&self) -> Io<'_, ()> {
-        self.filter.around(Op::new(OpKind::Flush, self.facts.whole()), move || self.next.flush())
+        self.filter.flush(Op::new(OpKind::Flush, self.facts.whole()), move || self.next.flush())
     }
     fn cache(&self, r: Range) -> Io<'_, ()> {
         self.filter.around(Op::new(OpKind::Cache, r), move || self.next.cache(r))

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{Memory, layer, open, over};
-use disk::{Client, backend::Peer};
+use disk::Client;
 
 const F: WriteFlags = WriteFlags { fua: false };
 
@@ -26,7 +26,7 @@ fn serve(layer: &Arc<dyn Backend>, work: impl FnOnce(&Arc<dyn Backend>)) {
 }
 
 fn client(connection: u64) -> Client<'static> {
-    Client { connection, export: "", read_only: false, tls: false, peer: Peer::Unknown }
+    Client { connection, ..Client::default() }
 }
 
 #[test]

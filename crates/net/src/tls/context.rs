@@ -370,12 +370,14 @@ fn shake_hands(kind: &Kind, mut ssl: Ssl, notes: Notes, peer: &'static str) -> i
     }
     stream.get_mut().flush_to(kind)?;
     let ssl = stream.ssl();
+    let certificate = ssl.peer_certificate();
     let facts = TlsFacts {
         version: ssl.version_str(),
         cipher: ssl.current_cipher().map_or("none", |cipher| cipher.standard_name().unwrap_or(cipher.name())),
         peer: notes
             .with(|noted| noted.user.take())
-            .or_else(|| ssl.peer_certificate().map(|certificate| subject(certificate.subject_name()))),
+            .or_else(|| certificate.as_ref().map(|certificate| subject(certificate.subject_name()))),
+        issuer: certificate.as_ref().map(|certificate| subject(certificate.issuer_name())),
     };
     Ok(Session::new(stream, facts, peer))
 }

@@ -44,7 +44,38 @@ pub const LAYERS: &[(&str, Make)] = &[
         vec![format!("serialize={}", ["requests", "all-requests", "connections"][n as usize % 3])]
     }),
     ("rate", |n| vec![format!("rate={}T", n + 1), "connection-rate=1T".into()]),
+    ("blocksize-policy", |n| {
+        let policy = ["allow", "error"][n as usize % 2];
+        vec![format!("blocksize-error-policy={policy}"), format!("blocksize-minimum={}", 1 << (n / 2 % 14))]
+    }),
+    ("cacheextents", |_| vec![]),
+    ("count", |_| vec![]),
+    ("exportname", |n| vec!["exportdesc=fixed:x".into(), format!("default-export={}", n % 3)]),
+    ("ip", |_| vec!["deny=10.0.0.0/8".into()]),
+    ("multi-conn", |n| {
+        let mode = ["auto", "emulate", "plugin", "disable"][n as usize % 4];
+        let track = ["connection", "fast", "off"][n as usize / 4 % 3];
+        vec![format!("multi-conn-mode={mode}"), format!("multi-conn-track-dirty={track}")]
+    }),
+    ("limit", |_| vec!["limit=0".into()]),
+    // Cut into pieces that stay where they are: elsewhere they might not fit.
+    ("map", |n| {
+        let piece = |start: u64, len: u64| format!("map={start}-{}:{start}", start + len - 1);
+        vec![piece(n % 8 * 512, 512 * (n % 3 + 1)), piece(n % 5 * 1024, 4096), piece(n / 8 * 512, 512)]
+    }),
+    ("nofilter", |_| vec![]),
+    ("openonce", |_| vec![]),
+    ("protect", |n| vec![format!("protect={}-", (n + 1) << 20)]),
+    ("readonly", |_| vec![]),
+    ("readonly", |_| vec!["readonly-file=/nonexistent/file".into()]),
+    ("rotational", |n| vec![format!("rotational={}", n & 1 != 0)]),
+    ("swab", |n| vec![format!("swab-bits={}", 8 << (n % 4))]),
+    ("tls-fallback", |_| vec![]),
+    ("xor", |n| vec![format!("xor={}", n * 0x1234_5678), format!("xorlen={}", n % 8 + 1)]),
 ];
+
+/// Filters that let requests fail, or say of a disk what is not so: no stack with them holds what a model holds.
+pub const OTHERS: &[&str] = &["checkwrite", "extentlist"];
 
 /// One filter of a stack: which one, and the number that chooses its parameters.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@
 mod layers;
 mod requests;
 
-pub use layers::{LAYERS, Layer};
+pub use layers::{LAYERS, Layer, OTHERS};
 pub use requests::Request;
 
 use conformance::{Answer, Fake, Model, Step};
