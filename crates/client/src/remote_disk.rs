@@ -288,6 +288,7 @@ fn facts(negotiated: &Negotiated) -> Facts {
     let others = negotiated.contexts.iter().filter(|c| c.name != BASE_ALLOCATION);
     let facts = Facts {
         size: info.size,
+        told_blocks: None,
         blocks: info.block_sizes.map_or_else(Blocks::default, |b| Blocks {
             minimum: b.minimum,
             preferred: b.preferred,

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Takes an inherited file descriptor over; it is closed when the file is dropped. `None` when no such
 /// descriptor was inherited.
-pub(crate) fn take(number: RawFd) -> Option<File> {
+pub fn take(number: RawFd) -> Option<File> {
     if number < 3 {
         return None;
     }

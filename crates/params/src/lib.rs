@@ -52,6 +52,7 @@ pub use choice::{Choice, parse_choice};
 pub use delay::Delay;
 pub use error::{ParamError, Wrong};
 pub use field::{Field, Placed};
+pub use inherited::take as take_inherited;
 pub use nearest::nearest_key;
 pub use params_derive::{Choice, Params};
 pub use probability::Probability;

@@ -209,13 +209,13 @@ async fn forget(model: &mut Model, disk: &dyn Disk, step: &Step) {
 }
 
 fn check(model: &mut Model, disk: &dyn Disk, step: &Step, outcome: Outcome) {
-    match (step, outcome) {
-        // Nothing but zeroes can be written where a filter made the disk larger. A layer above may have cut the write in
-        // pieces, of which some were written.
-        (Step::Write { at, data, .. }, Err(e)) if e.errno() == Errno::NOSPC => {
-            model.adopt(disk, Range::new(*at, data.len()), Some(&data.to_vec()));
+    match (step.touches(), outcome) {
+        // Nothing but zeroes can be written where a filter made the disk larger; a filter above may write others for
+        // zeroes. A layer above may have cut the request in pieces, of which some were done.
+        (Some(range), Err(e)) if e.errno() == Errno::NOSPC => {
+            model.adopt(disk, range, step.becomes().as_deref());
         }
-        (step, outcome) => model.check(disk, step, outcome),
+        (_, outcome) => model.check(disk, step, outcome),
     }
 }
 
