@@ -5,6 +5,7 @@ mod image;
 mod machine;
 mod peers;
 mod program;
+mod python;
 mod run;
 mod server;
 
@@ -12,6 +13,7 @@ pub use image::{PARTITION, RealDisk, check_file_system, same_content};
 pub use machine::Machine;
 pub use peers::{absent, path};
 pub use program::{diskpipe, target_directory};
+pub use python::{peers_python, python, python_module};
 pub use run::{Ended, Run};
 pub use server::{Process, Server};
 

@@ -2,7 +2,8 @@
 //!
 //! A [`Connector`] says where a server is and what to agree on with it; it opens a [`RemoteDisk`], which is a
 //! [`disk::Disk`] like any other. [`blocking::Client`] is the same without futures. [`Negotiation`] goes
-//! through the handshake step by step, and a [`Connection`] takes single requests.
+//! through the handshake step by step, and a [`Connection`] takes single requests. A [`handle::Handle`] is pumped by its
+//! owner and hides nothing, as users of libnbd know it.
 //!
 //! Read the first sector of a server:
 //!
@@ -20,6 +21,7 @@
 pub mod blocking;
 mod connect;
 pub mod connection;
+pub mod handle;
 mod negotiate;
 mod remote_disk;
 

@@ -89,6 +89,14 @@ impl Shared {
 /// # Errors
 /// A sentence that names the program.
 pub fn socket_activation(command: &[String]) -> io::Result<(Child, Address)> {
+    socket_activation_named(command, None)
+}
+
+/// As [`socket_activation`], and the socket has a name for the server (LISTEN_FDNAMES).
+///
+/// # Errors
+/// As there.
+pub fn socket_activation_named(command: &[String], name: Option<&str>) -> io::Result<(Child, Address)> {
     let directory = temporary_directory()?;
     let path = directory.join("socket");
     let child = Child { shared: Arc::default(), directory };
@@ -97,7 +105,7 @@ pub fn socket_activation(command: &[String]) -> io::Result<(Child, Address)> {
     // taken, so that the pipe by which the child reports a failed start is never in its way.
     rustix::io::ioctl_fionbio(&listener, false)?;
     let socket = rustix::io::fcntl_dupfd_cloexec(&listener, FIRST)?;
-    let mut start = raw::activated(command, socket.as_fd())?;
+    let mut start = raw::activated(command, socket.as_fd(), name)?;
     let shared = child.shared.clone();
     // The child's parent-death signal is bound to the thread that started it, so this one stays with it.
     thread::Builder::new().name("child".into()).spawn(move || {
@@ -125,9 +133,9 @@ pub fn socket_activation(command: &[String]) -> io::Result<(Child, Address)> {
         state = child.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
     if let State::Failed(e) = &mut *state {
-        let why = e.take().map_or_else(String::new, |e| reason(&e));
+        let (kind, why) = e.take().map_or((io::ErrorKind::Other, String::new()), |e| (e.kind(), reason(&e)));
         let program = command.first().map_or("", String::as_str);
-        return Err(io::Error::other(format!("{program}: cannot start the server: {why}")));
+        return Err(io::Error::new(kind, format!("{program}: cannot start the server: {why}")));
     }
     drop(state);
     Ok((child, Address::Unix(path)))

@@ -45,7 +45,7 @@ pub fn connect(address: &Address, timeout: Option<Duration>) -> io::Result<Strea
 }
 
 /// A path that begins with a NUL byte is a name in Linux's abstract namespace.
-fn unix(path: &Path) -> Result<SocketAddrUnix, rustix::io::Errno> {
+pub(crate) fn unix(path: &Path) -> Result<SocketAddrUnix, rustix::io::Errno> {
     match path.as_os_str().as_bytes() {
         [0, name @ ..] => SocketAddrUnix::new_abstract_name(name),
         _ => SocketAddrUnix::new(path),

@@ -9,15 +9,17 @@
 mod activation;
 mod address;
 mod connect;
+mod connecting;
 mod listener;
 #[allow(unsafe_code)]
 mod raw;
 mod stream;
 pub mod tls;
 
-pub use activation::{Child, listen_fds, socket_activation};
+pub use activation::{Child, listen_fds, socket_activation, socket_activation_named};
 pub use address::{Address, Peer};
 pub use connect::connect;
+pub use connecting::{Connecting, Progress};
 pub use listener::{Family, Listener, Stop, accept_any};
 pub use raw::RawIoVec;
 pub use stream::{How, Stream, Wait};

@@ -298,10 +298,13 @@ unsafe impl Send for Exec {}
 unsafe impl Sync for Exec {}
 
 impl Exec {
-    fn new(command: &[String], socket: RawFd) -> io::Result<Exec> {
+    fn new(command: &[String], socket: RawFd, name: Option<&str>) -> io::Result<Exec> {
         let c_string = |s: &OsStr| CString::new(s.as_bytes()).map_err(io::Error::other);
         let arguments = command.iter().map(|s| c_string(s.as_ref())).collect::<io::Result<Vec<_>>>()?;
         let mut environment = vec![c_string("LISTEN_FDS=1".as_ref())?];
+        if let Some(name) = name {
+            environment.push(c_string(format!("LISTEN_FDNAMES={name}").as_ref())?);
+        }
         for (key, value) in std::env::vars_os() {
             if !matches!(key.as_bytes(), b"LISTEN_PID" | b"LISTEN_FDS" | b"LISTEN_FDNAMES") {
                 let mut line = key;
@@ -356,13 +359,18 @@ impl Exec {
 }
 
 /// A command that, once spawned, becomes `command` with `socket` as descriptor 3, told so by LISTEN_FDS and
-/// LISTEN_PID, and is sent SIGTERM when the thread that spawned it ends. `socket` must stay open until then.
+/// LISTEN_PID, and is sent SIGTERM when the thread that spawned it ends. `socket` must stay open until then; `name` is
+/// what LISTEN_FDNAMES says of it.
 ///
 /// The child replaces itself in the closure, instead of leaving that to the standard library, because its own
 /// process id must be in its environment.
-pub(crate) fn activated(command: &[String], socket: BorrowedFd<'_>) -> io::Result<Command> {
+pub(crate) fn activated(
+    command: &[String],
+    socket: BorrowedFd<'_>,
+    name: Option<&str>,
+) -> io::Result<Command> {
     let program = command.first().ok_or_else(|| io::Error::other("there is no command to run"))?;
-    let mut exec = Exec::new(command, socket.as_raw_fd())?;
+    let mut exec = Exec::new(command, socket.as_raw_fd(), name)?;
     // SAFETY: getpid has no preconditions.
     let parent = unsafe { libc::getpid() };
     let mut command = Command::new(program);

@@ -171,6 +171,16 @@ impl ClientHandshake {
         self.tls
     }
 
+    /// What the server's greeting offered, as far as it is known.
+    pub fn server_flags(&self) -> HandshakeFlags {
+        self.server_flags
+    }
+
+    /// What to ask of exports from now on, beyond size and flags.
+    pub fn set_infos(&mut self, infos: Infos) {
+        self.wishes.infos = infos;
+    }
+
     /// How replies will be framed, as far as it is agreed.
     pub fn replies(&self) -> ReplyStyle {
         self.replies
@@ -409,6 +419,8 @@ impl ClientHandshake {
             }
             OptionType::GO => true,
             OptionType::STARTTLS => self.wishes.tls == Tls::Require,
+            // A driver that takes steps can begin TLS itself.
+            _ if self.wishes.opt_mode && refusal.error == ReplyType::ERR_TLS_REQD => false,
             _ => matches!(refusal.error, ReplyType::ERR_TLS_REQD | ReplyType::ERR_SHUTDOWN),
         };
         if essential {

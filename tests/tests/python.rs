@@ -1,0 +1,224 @@
+//! The Python module `nbd`: programs written for the peer's give the same output with ours, against our server and
+//! others; and what only ours can do.
+
+use e2e::{Server, needs, peers_python, python};
+use std::path::Path;
+
+/// What every program has: `show` prints a result, or an error by its number (the words are everybody's own).
+const PRELUDE: &str = r#"
+import nbd, os, sys
+uri = os.environ["SERVER"]
+def show(label, call):
+    try:
+        print(label, repr(call()))
+    except nbd.Error as e:
+        print(label, "error", e.errno, e.errnum, e.string.split(":")[0])
+    except (TypeError, BufferError, ValueError) as e:
+        print(label, type(e).__name__)
+def connected(*contexts):
+    h = nbd.NBD()
+    for context in contexts:
+        h.add_meta_context(context)
+    h.connect_uri(uri)
+    return h
+# What newer releases, or only ours, have.
+THEIRS_NOT = set("""ALLOW_TRANSPORT_SSH CMD_FLAG_PAYLOAD_LEN CMD_RESIZE CONTEXT_QEMU_ALLOCATION_DEPTH NAMESPACE_QEMU
+CONTEXT_QEMU_DIRTY_BITMAP FLAG_SEND_RESIZE REPLY_TYPE_RESIZE SIZE_PAYLOAD STATE_DIRTY STRICT_AUTO_FLAG STRICT_PAYLOAD
+aio_block_status_64 aio_block_status_filter aio_opt_extended_headers aio_opt_list_meta_context_queries
+aio_opt_set_meta_context aio_opt_set_meta_context_queries aio_opt_starttls aio_opt_structured_reply aio_resize
+block_status_64 block_status_filter can_block_status_payload can_resize get_extended_headers_negotiated
+get_request_extended_headers get_request_meta_context get_socket_activation_name get_subprocess_pid get_tls_hostname
+get_tls_priority get_version_extra is_uri opt_extended_headers opt_list_meta_context_queries opt_set_meta_context
+opt_set_meta_context_queries opt_starttls opt_structured_reply poll2 pread_into resize set_request_extended_headers
+set_request_meta_context set_socket_activation_name set_tls_hostname set_tls_priority set_uri_allow_tls_priority
+stats_bytes_received stats_bytes_sent stats_chunks_received stats_chunks_sent supports_vsock""".split())
+def drain(h):
+    while h.aio_in_flight() > 0:
+        h.poll(-1)
+"#;
+
+fn programs() -> Vec<(String, String)> {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/same.py")).unwrap();
+    let parts = text.split("\n### ").skip(1);
+    let part = |part: &str| {
+        let (name, program) = part.split_once('\n').unwrap();
+        (name.to_owned(), format!("{PRELUDE}\n{program}"))
+    };
+    parts.map(part).collect()
+}
+
+fn same_with(server: &Server) {
+    let programs = programs();
+    assert!(programs.len() >= 15, "only {} programs", programs.len());
+    for (name, program) in programs {
+        let run = |run: e2e::Run| {
+            let ended = run.env("SERVER", server.uri()).end();
+            assert!(ended.status.success(), "{name}: {}\n{}", ended.stderr, ended.text());
+            ended.text()
+        };
+        let (theirs, ours) = (run(peers_python(&program)), run(python(&program)));
+        assert_eq!(ours, theirs, "{name}: ours is left");
+        assert!(!ours.trim().is_empty(), "{name} says nothing");
+    }
+}
+
+#[test]
+fn programs_for_the_peers_module_say_the_same_with_our_server() {
+    needs!("nbdsh");
+    same_with(&Server::ours("memory 1M"));
+}
+
+#[test]
+fn programs_for_the_peers_module_say_the_same_with_nbdkit() {
+    needs!("nbdsh", "nbdkit");
+    same_with(&Server::nbdkit("memory 1M"));
+}
+
+#[test]
+fn a_disk_grows_and_takes_what_it_refused_before() {
+    let server = Server::ours("--resize memory 1K max-size=1M");
+    let program = r#"
+import nbd, os
+h = nbd.NBD()
+h.connect_uri(os.environ["SERVER"])
+assert h.can_resize() and h.get_size() == 1024
+try:
+    h.pwrite(b"hello", 2048)
+    raise SystemExit("beyond the end")
+except nbd.Error as e:
+    assert e.errno == "ENOSPC", e
+h.set_strict_mode(h.get_strict_mode() & ~nbd.STRICT_BOUNDS)
+try:
+    h.pwrite(b"hello", 2048)
+    raise SystemExit("beyond the end")
+except nbd.Error as e:
+    assert e.errno == "ENOSPC", e  # the server knows as well
+assert h.resize(4096) == 4096 and h.get_size() == 4096
+h.set_strict_mode(nbd.STRICT_MASK)
+h.pwrite(b"hello", 2048)
+assert h.pread(7, 2047) == b"\0hello\0"
+try:
+    h.resize(2 << 20)
+    raise SystemExit("beyond max-size")
+except nbd.Error as e:
+    assert e.errno == "ENOSPC", e
+h.shutdown()
+"#;
+    python(program).env("SERVER", server.uri()).end().good();
+}
+
+#[test]
+fn tasks_of_an_event_loop_share_a_handle() {
+    let server = Server::ours("--filter=delay memory 1M delay-read=20ms delay-write=20ms");
+    let program = r#"
+import asyncio, nbd, os
+
+async def one(h, i):
+    await h.async_pwrite(bytes([i]) * 4096, i * 4096)
+    return await h.async_pread(4096, i * 4096)
+
+async def main():
+    async with nbd.NBD() as h:
+        h.add_meta_context("base:allocation")
+        await h.async_connect_uri(os.environ["SERVER"])
+        parts = await asyncio.gather(*(one(h, i) for i in range(1, 65)))
+        assert all(part == bytes([i]) * 4096 for i, part in enumerate(parts, 1))
+        memory = bytearray(8192)
+        await h.async_pread_into(memoryview(memory)[4096:], 4096)
+        assert memory == bytes(4096) + b"\x01" * 4096
+        await h.async_zero(4096, 4096)
+        await h.async_flush()
+        told = await h.async_block_status(65536, 0)
+        assert told[0][0] == "base:allocation" and sum(length for length, status in told[0][2]) >= 65536
+        try:
+            await h.async_pread(512, 1 << 20)
+            raise SystemExit("beyond the end")
+        except nbd.Error as e:
+            assert e.errno == "EINVAL"
+        # A task that is given up leaves the others be.
+        lost = asyncio.ensure_future(h.async_pread(512, 0))
+        kept = asyncio.ensure_future(h.async_pread(512, 8192))
+        await asyncio.sleep(0)
+        lost.cancel()
+        assert await kept == b"\x02" * 512
+    assert h.aio_is_closed()
+
+    h = nbd.NBD()
+    try:
+        await h.async_connect_unix("/nonexistent/socket")
+        raise SystemExit("nobody is there")
+    except nbd.Error as e:
+        assert e.errno == "ENOENT"
+
+asyncio.run(asyncio.wait_for(main(), 60))
+"#;
+    python(program).env("SERVER", server.uri()).end().good();
+}
+
+#[test]
+fn what_could_hang_or_crash_is_an_error() {
+    let server = Server::ours("memory 1M");
+    let program = r#"
+import errno, gc, nbd, os, signal, socket, threading, weakref
+uri = os.environ["SERVER"]
+with nbd.NBD() as h:
+    h.add_meta_context("base:allocation")
+    h.connect_uri(uri)
+    # A callback that uses its own handle.
+    found = []
+    def reenter(*a):
+        try:
+            h.get_size()
+        except nbd.Error as e:
+            found.append(e.errnum)
+    h.block_status(512, 0, reenter)
+    assert set(found) == {errno.EDEADLK}, found
+    # A buffer in flight keeps its size, and is free again afterwards.
+    memory = bytearray(1 << 20)
+    h.aio_pread(memory, 0)
+    while h.aio_in_flight():
+        h.poll(-1)
+    memory.append(0)
+    # Threads share a handle.
+    def work(i):
+        for _ in range(20):
+            h.pwrite(bytes([i]) * 512, i * 512)
+            assert h.pread(512, i * 512) == bytes([i]) * 512
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert h.stats_bytes_sent() > 0 and h.stats_chunks_received() > 0
+assert h.aio_is_closed()
+
+# A server that says nothing, and Ctrl-C.
+near, far = socket.socketpair()
+h = nbd.NBD()
+signal.signal(signal.SIGALRM, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    h.connect_socket(near.detach())
+    raise SystemExit("nobody said anything")
+except KeyboardInterrupt:
+    pass
+
+# Nonsense instead of a server.
+near, far = socket.socketpair()
+far.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")
+try:
+    nbd.NBD().connect_socket(near.detach())
+    raise SystemExit("that was no server")
+except nbd.Error as e:
+    assert e.errno == "EINVAL" and "NBD server" in e.string, e
+
+# Handles go, with requests and callbacks on them.
+h = nbd.NBD()
+h.connect_uri(uri)
+gone = weakref.ref(h)
+h.aio_pread(bytearray(512), 0, lambda e: 1)
+del h
+gc.collect()
+assert gone() is None
+"#;
+    python(program).env("SERVER", server.uri()).end().good();
+}
