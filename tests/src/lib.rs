@@ -8,6 +8,7 @@ mod program;
 mod python;
 mod run;
 mod server;
+mod wire;
 
 pub use image::{PARTITION, RealDisk, check_file_system, same_content};
 pub use machine::Machine;
@@ -15,7 +16,8 @@ pub use peers::{absent, path};
 pub use program::{diskpipe, target_directory};
 pub use python::{peers_python, python, python_module};
 pub use run::{Ended, Run};
-pub use server::{Process, Server};
+pub use server::{PATIENCE, Process, Server};
+pub use wire::{Way, Wire};
 
 use std::io::Write;
 

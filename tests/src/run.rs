@@ -36,7 +36,7 @@ impl Run {
         let found = if words.contains('/') { None } else { crate::peers::find(&words) };
         let mut command = Command::new(found.as_deref().map_or(program.as_ref(), Path::as_os_str));
         command.env("PATH", crate::path()).env("LC_ALL", "C.UTF-8");
-        Run { command, words, limit: Duration::from_secs(60), input: Stdio::null() }
+        Run { command, words, limit: Duration::from_secs(120), input: Stdio::null() }
     }
 
     /// Our own program.
@@ -92,7 +92,7 @@ impl Run {
         self
     }
 
-    /// It must end within this time; a minute if nothing is said.
+    /// It must end within this time; two minutes if nothing is said.
     pub fn seconds(mut self, seconds: u64) -> Run {
         self.limit = Duration::from_secs(seconds);
         self

@@ -10,6 +10,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// Nothing takes that long, not even where many tests share one slow processor.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A child and all that it starts, ended with this value.
 pub struct Process {
     child: Child,
@@ -97,7 +100,7 @@ impl Server {
     /// Whatever serves on the socket that it is given.
     ///
     /// # Panics
-    /// When it does not, within 20 seconds.
+    /// When it does not, within a minute.
     pub fn start(command: impl FnOnce(&Path) -> Run) -> Server {
         let directory = crate::directory();
         let socket = directory.path().join("socket");
@@ -132,7 +135,7 @@ impl Server {
     /// A raw connection.
     pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.socket()).expect("the server accepts");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit can be set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit can be set");
         stream
     }
 
@@ -160,14 +163,14 @@ impl Server {
     /// Waits for something to become true.
     ///
     /// # Panics
-    /// When it does not, within 20 seconds.
+    /// When it does not, within a minute.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Server) -> bool) {
         let start = Instant::now();
         while !holds(self) {
             assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "`{}`: not within 20 seconds: {what}\n{}",
+                start.elapsed() < PATIENCE,
+                "`{}`: not within {PATIENCE:?}: {what}\n{}",
                 self.words,
                 self.log()
             );
@@ -178,7 +181,7 @@ impl Server {
     /// Asks it to end, and takes how it did and all that it said.
     pub fn stop(mut self) -> (Option<ExitStatus>, String) {
         self.process.signal(Signal::TERM);
-        let status = self.process.wait(Duration::from_secs(20));
+        let status = self.process.wait(PATIENCE);
         (status, self.log())
     }
 }

@@ -13,6 +13,8 @@ mod connecting;
 mod listener;
 #[allow(unsafe_code)]
 mod raw;
+#[allow(unsafe_code)]
+mod room;
 mod stream;
 pub mod tls;
 
@@ -22,6 +24,7 @@ pub use connect::connect;
 pub use connecting::{Connecting, Progress};
 pub use listener::{Family, Listener, Stop, accept_any};
 pub use raw::RawIoVec;
+pub use room::Room;
 pub use stream::{How, Stream, Wait};
 
 /// What the system says, without the number that Rust puts behind it.

@@ -203,6 +203,13 @@ impl Stream {
         self.tls().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Gives back the memory that is not needed until something comes or is sent.
+    pub fn rest(&self) {
+        if let Some(tls) = self.tls.get() {
+            tls.rest();
+        }
+    }
+
     /// What is known of the encryption, if there is any.
     pub fn tls(&self) -> Option<&TlsFacts> {
         self.tls.get().map(|tls| tls.facts())

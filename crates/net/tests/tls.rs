@@ -357,3 +357,31 @@ fn keys_are_private_and_not_overwritten() {
     assert!(error.ends_with("keys.psk: the user \"alice\" has a key there already"), "{error}");
     assert!(tls::make_key(keys(), "a:b").is_err());
 }
+
+#[test]
+fn a_stream_that_has_rested_goes_on() {
+    for priority in [TLS12, TLS13] {
+        let server = server(Keys::Certificates(keys().into()), false, Some(priority));
+        let (far, near) = pair(&server, &x509_client());
+        let bytes: Vec<u8> = (0..300_000_u32).map(|at| (at * 7 / 3) as u8).collect();
+        for round in 0..3 {
+            thread::scope(|scope| {
+                scope.spawn(|| near.send_all(&bytes).unwrap());
+                let mut got = vec![0; bytes.len()];
+                // The first piece is short, so that some stays behind while this end rests.
+                let mut have = far.recv(&mut got[..10], Wait::Block).unwrap();
+                far.rest();
+                while have < got.len() {
+                    have += far.recv(&mut got[have..], Wait::Block).unwrap();
+                }
+                assert!(got == bytes, "round {round}");
+            });
+            far.rest();
+            near.rest();
+            far.send_all(b"and back").unwrap();
+            let mut got = [0; 8];
+            assert_eq!(near.recv(&mut got, Wait::Block).unwrap(), 8);
+            assert_eq!(&got, b"and back");
+        }
+    }
+}

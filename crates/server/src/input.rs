@@ -1,7 +1,7 @@
 //! What the client sends: one buffer, out of which whole requests are taken.
 
-use crate::raw::{Destination, Room};
-use net::{Stream, Wait};
+use crate::raw::Destination;
+use net::{Room, Stream, Wait};
 use proto::{HeaderStyle, Request};
 use reactor::Spin;
 use std::io;

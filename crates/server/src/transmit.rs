@@ -508,6 +508,7 @@ impl<'d> Transmission<'d> {
                     // The client rests, so what it needs no longer is given back meanwhile.
                     self.input.rest();
                     self.output = Output::default();
+                    self.stream.rest();
                     disk::release_idle_buffers();
                     self.patience.silence()?;
                     self.patience.while_resting(self.stream, || self.input.receive(self.stream, Wait::Block))

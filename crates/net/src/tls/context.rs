@@ -343,7 +343,7 @@ fn certificates(file: &Path) -> io::Result<Vec<X509>> {
 
 fn shake_hands(kind: &Kind, mut ssl: Ssl, notes: Notes, peer: &'static str) -> io::Result<Session> {
     ssl.set_ex_data(Notes::index()?, notes.clone());
-    let mut stream = SslStream::new(ssl, Pipe::new()).map_err(|e| other(&e))?;
+    let mut stream = SslStream::new(ssl, Pipe::new()?).map_err(|e| other(&e))?;
     let cut_short = || {
         let why = format!("{peer} closed the connection in the middle of the TLS handshake");
         io::Error::new(io::ErrorKind::UnexpectedEof, why)
@@ -379,7 +379,7 @@ fn shake_hands(kind: &Kind, mut ssl: Ssl, notes: Notes, peer: &'static str) -> i
             .or_else(|| certificate.as_ref().map(|certificate| subject(certificate.subject_name()))),
         issuer: certificate.as_ref().map(|certificate| subject(certificate.issuer_name())),
     };
-    Ok(Session::new(stream, facts, peer))
+    Session::new(stream, facts, peer)
 }
 
 /// Why a certificate of the peer is refused.

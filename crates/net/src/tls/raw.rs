@@ -139,6 +139,17 @@ pub(super) fn outcome(ssl: &SslRef, n: c_int) -> c_int {
     unsafe { openssl_sys::SSL_get_error(ssl.as_ptr(), n) }
 }
 
+unsafe extern "C" {
+    /// Of OpenSSL 1.1.1 and later, but not in its bindings.
+    fn SSL_free_buffers(ssl: *mut openssl_sys::SSL) -> c_int;
+}
+
+/// Frees the buffers of OpenSSL's object that are empty. It makes new ones when it needs them.
+pub(super) fn release_buffers(ssl: &SslRef) {
+    // SAFETY: OpenSSL's object is alive, and only this thread uses it.
+    unsafe { SSL_free_buffers(ssl.as_ptr()) };
+}
+
 /// Ends our direction: the alert that says so is written.
 pub(super) fn close(ssl: &SslRef) {
     // SAFETY: OpenSSL's object is alive, and only this thread uses it.

@@ -17,6 +17,7 @@ use super::{
     reason,
 };
 use crate::{
+    Room,
     raw::{Readable, Writable},
     stream::{Kind, Wait},
 };
@@ -40,7 +41,7 @@ pub(crate) struct Session {
     // Locks are taken in this order.
     sending: Mutex<Sending>,
     /// A buffer to receive into while `engine` is free for others.
-    receiving: Mutex<Box<[u8]>>,
+    receiving: Mutex<Room>,
     engine: Mutex<Engine>,
 }
 
@@ -71,15 +72,15 @@ struct Sending {
 /// The descriptor as OpenSSL sees it.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    input: Box<[u8]>,
+    input: Room,
     start: usize,
     end: usize,
     output: Vec<u8>,
 }
 
 impl Pipe {
-    pub(super) fn new() -> Pipe {
-        Pipe { input: vec![0; INPUT].into_boxed_slice(), start: 0, end: 0, output: Vec::new() }
+    pub(super) fn new() -> io::Result<Pipe> {
+        Ok(Pipe { input: Room::new(INPUT)?, start: 0, end: 0, output: Vec::new() })
     }
 
     /// Sends what there is, and receives something. 0: the stream has ended.
@@ -142,14 +143,14 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 
 impl Session {
     /// After the handshake.
-    pub(super) fn new(stream: SslStream<Pipe>, facts: TlsFacts, peer: &'static str) -> Session {
-        Session {
+    pub(super) fn new(stream: SslStream<Pipe>, facts: TlsFacts, peer: &'static str) -> io::Result<Session> {
+        Ok(Session {
             facts,
             peer,
             sending: Mutex::default(),
-            receiving: Mutex::new(vec![0; INPUT].into_boxed_slice()),
+            receiving: Mutex::new(Room::new(INPUT)?),
             engine: Mutex::new(Engine { stream, ended: None }),
-        }
+        })
     }
 
     pub(crate) fn facts(&self) -> &TlsFacts {
@@ -225,6 +226,28 @@ impl Session {
             }
         }
         Ok(told)
+    }
+
+    /// Gives back what is not needed until something comes or goes. Whoever is in the midst of either keeps what he has.
+    pub(crate) fn rest(&self) {
+        if let Some(mut sending) = try_lock(&self.sending)
+            && sending.sent == sending.bytes.len()
+        {
+            (sending.bytes, sending.sent, sending.staging) = (Vec::new(), 0, Vec::new());
+        }
+        if let Some(mut spare) = try_lock(&self.receiving) {
+            spare.release();
+        }
+        if let Some(mut engine) = try_lock(&self.engine) {
+            raw::release_buffers(engine.stream.ssl());
+            let pipe = engine.stream.get_mut();
+            if pipe.start == pipe.end {
+                pipe.input.release();
+            }
+            if pipe.output.is_empty() {
+                pipe.output = Vec::new();
+            }
+        }
     }
 
     /// Tells the other end that nothing more will come, if that can be done without waiting.
