@@ -1,8 +1,10 @@
 //! Disks that libblkio's drivers reach: files through io_uring, NVMe, vhost-user, vDPA and VFIO.
 //!
 //! libblkio's drivers are the crate `blkio`. Here are the parameters, which are its properties, and when a device is
-//! opened; how is in `device.rs`, requests go through `disk.rs` to `queue.rs`.
+//! opened and closed is in `backend.rs`; requests go through `disk.rs` to `queue.rs`.
 
+#[cfg(feature = "blkio")]
+mod backend;
 #[cfg(feature = "blkio")]
 mod device;
 #[cfg(feature = "blkio")]
@@ -159,7 +161,7 @@ impl Plugin for Blkio {
     fn start(self) -> Result<impl Backend + 'static> {
         let settings = Settings::of(self)?;
         #[cfg(feature = "blkio")]
-        return Ok(device::BlkioBackend::new(settings));
+        return Ok(backend::BlkioBackend::new(settings));
         #[cfg(not(feature = "blkio"))]
         return Err::<crate::one_disk::OneDisk, _>(Error::new(
             ::disk::Errno::NOTSUP,

@@ -1,19 +1,17 @@
-//! A device from being found at the start to being closed with its last client.
+//! A device whose queues are set up: what it can do, its memory, and whether it is still there.
 
 use super::{
-    Driver, Settings,
-    disk::BlkioDisk,
+    Driver,
     queue::{CHUNK, Chunks, Handle, Queue},
 };
-use ::disk::{Backend, Blocks, Client, Disk, Errno, Error, Facts, Io, Result, shared::SharedMemory};
+use ::disk::{Blocks, Errno, Error, Facts, Result, shared::SharedMemory};
 use blkio::{Blkio, Blkioq, MemoryRegion};
-use params::Choice;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::{
     fs::File,
     os::fd::AsRawFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -33,136 +31,6 @@ pub(super) fn error(e: &blkio::Error) -> Error {
         message.truncate(cut);
     }
     Error::new(errno, message)
-}
-
-/// Opens the device for the first client and closes it with the last: it may be one that takes no second connection.
-pub(super) struct BlkioBackend(Arc<Shared>);
-
-struct Shared {
-    settings: Settings,
-    at_hand: Mutex<AtHand>,
-}
-
-#[derive(Default)]
-struct AtHand {
-    /// Connected at the start, so that errors come then.
-    connected: Option<(Blkio, bool)>,
-    /// What clients have open.
-    open: Weak<Device>,
-}
-
-impl BlkioBackend {
-    pub(super) fn new(settings: Settings) -> BlkioBackend {
-        BlkioBackend(Arc::new(Shared { settings, at_hand: Mutex::default() }))
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, AtHand> {
-        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The device that the clients share; opening it may block.
-    fn device(&self) -> Result<Arc<Device>> {
-        let mut at_hand = self.lock();
-        if let Some(device) = at_hand.open.upgrade().filter(|device| device.is_alive()) {
-            return Ok(device);
-        }
-        let named = |e: Error| e.context(format!("{} {}", self.settings.driver, self.settings.shown));
-        let first = match at_hand.connected.take() {
-            Some((blkio, read_only)) => Device::start(&self.settings, blkio, read_only),
-            None => self.settings.connect().and_then(|(b, ro)| Device::start(&self.settings, b, ro)),
-        };
-        // What was connected long ago may be gone; what cannot be written may be readable.
-        let device = match first {
-            Err(e) if e.errno() == Errno::ROFS && self.settings.read_only.is_none() => {
-                self.settings.connect_as(true).and_then(|blkio| Device::start(&self.settings, blkio, true))
-            }
-            Err(e) if e.errno() != Errno::INVAL => self
-                .settings
-                .connect()
-                .and_then(|(b, ro)| Device::start(&self.settings, b, ro))
-                .map_err(|_| e),
-            first => first,
-        };
-        let device = Arc::new(device.map_err(named)?);
-        at_hand.open = Arc::downgrade(&device);
-        Ok(device)
-    }
-}
-
-impl Settings {
-    /// Connects, for writing where that is possible; and whether it is for reading only.
-    fn connect(&self) -> Result<(Blkio, bool)> {
-        if let Some(read_only) = self.read_only {
-            return Ok((self.connect_as(read_only)?, read_only));
-        }
-        match self.connect_as(false) {
-            Err(e) if matches!(e.errno(), Errno::ACCES | Errno::PERM | Errno::ROFS) || is_busy_text(&e) => {
-                Ok((self.connect_as(true)?, true))
-            }
-            connected => Ok((connected?, false)),
-        }
-    }
-
-    fn connect_as(&self, read_only: bool) -> Result<Blkio> {
-        let path = self.path.to_str().ok_or_else(|| Error::invalid("this name is not UTF-8"))?;
-        // Not every driver says why it cannot open something.
-        std::fs::metadata(&self.path)?;
-        let mut blkio = Blkio::new(self.driver.word()).map_err(|e| error(&e))?;
-        let set = |blkio: &mut Blkio, name: &str, value: &str| {
-            blkio.set_str(name, value).map_err(|e| error(&e).context(format!("{name}={value}")))
-        };
-        set(&mut blkio, "path", path)?;
-        set(&mut blkio, "read-only", if read_only { "true" } else { "false" })?;
-        for (name, value) in &self.before {
-            set(&mut blkio, name, value)?;
-        }
-        blkio.connect().map_err(|e| error(&e))?;
-        for (name, value) in &self.after {
-            set(&mut blkio, name, value)?;
-        }
-        for name in &self.get {
-            match blkio.get_str(name) {
-                Ok(value) => tracing::debug!(target: "diskpipe", "blkio: {name} = {value}"),
-                Err(e) if e.errno() == blkio::Errno::NOENT => {
-                    let why = format!("get={name}: the driver {} has no such property", self.driver);
-                    return Err(Error::invalid(why));
-                }
-                Err(e) => return Err(error(&e).context(format!("get={name}"))),
-            }
-        }
-        Ok(blkio)
-    }
-}
-
-/// A program that runs cannot be opened for writing.
-fn is_busy_text(e: &Error) -> bool {
-    e.errno().get() == rustix::io::Errno::TXTBSY.raw_os_error()
-}
-
-impl Backend for BlkioBackend {
-    fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        let (shared, read_only) = (self.0.clone(), client.read_only);
-        Io::later(async move {
-            let device = reactor::unblock(move || shared.device()).await??;
-            Ok(Arc::new(BlkioDisk::new(device, read_only)) as Arc<dyn Disk>)
-        })
-    }
-
-    /// Errors come now; the queues wait for the final process.
-    fn get_ready(&self) -> Result<()> {
-        let settings = &self.0.settings;
-        let connected = settings
-            .connect()
-            .map_err(|e| e.context(format!("blkio: {} {}", settings.driver, settings.shown)))?;
-        self.0.lock().connected = Some(connected);
-        Ok(())
-    }
-
-    fn finish(&self) {
-        self.0.lock().connected = None;
-    }
 }
 
 /// A device that clients have open.
@@ -196,7 +64,7 @@ pub(super) struct Limits {
 
 impl Device {
     /// Sets the queues up. In the final process only.
-    fn start(settings: &Settings, mut blkio: Blkio, read_only: bool) -> Result<Device> {
+    pub(super) fn start(driver: Driver, mut blkio: Blkio, read_only: bool) -> Result<Device> {
         let number = |blkio: &Blkio, name: &str| -> Result<u64> {
             let text = blkio.get_str(name).map_err(|e| error(&e).context(name))?;
             text.parse().map_err(|_| Error::io(format!("the device says {name} is {text}")))
@@ -217,7 +85,7 @@ impl Device {
         let needs_region = blkio.get_bool("needs-mem-regions").map_err(|e| error(&e))?;
         let preferred = optional(&blkio, "optimal-io-alignment").max(optional(&blkio, "optimal-io-size"));
         let preferred = u32::try_from(preferred.next_power_of_two().clamp(4096, 32 << 20)).unwrap_or(4096);
-        let fast_zero = settings.driver == Driver::IoUring;
+        let fast_zero = driver == Driver::IoUring;
         let facts = Facts {
             blocks: Blocks { minimum: alignment, preferred: preferred.max(alignment), maximum: u32::MAX },
             write: !read_only,
@@ -248,7 +116,7 @@ impl Device {
         };
         let memory = region.as_ref().map(|(memory, _)| memory);
         let queues = handles(queues, memory)?;
-        let (driver, blkio) = (settings.driver, Mutex::new(Some(blkio)));
+        let blkio = Mutex::new(Some(blkio));
         Ok(Device { facts, limits, driver, queues, next: AtomicUsize::new(0), blkio, _region: region })
     }
 
@@ -257,17 +125,22 @@ impl Device {
         &self.queues[self.next.fetch_add(1, Relaxed) % self.queues.len()]
     }
 
-    fn is_alive(&self) -> bool {
+    /// Whether it works, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
         self.queues.iter().all(|handle| handle.queue.is_alive())
     }
 
     /// A request has waited for long: sees to it that the device knows of it, and whether there still is a device.
     pub(super) async fn look_after(self: &Arc<Self>) {
         self.queues.iter().for_each(|handle| handle.queue.turn());
+        self.look_whether_it_is_there().await;
+    }
+
+    /// A vhost-user back end that has gone leaves its rings as they were. Only its socket tells.
+    pub(super) async fn look_whether_it_is_there(self: &Arc<Self>) {
         if self.driver != Driver::VhostUser {
             return;
         }
-        // A back end that has gone leaves its rings as they were. Only its socket tells.
         let device = self.clone();
         let gone = reactor::unblock(move || match device.blkio.try_lock() {
             Ok(blkio) => blkio.as_ref().is_some_and(|blkio| blkio.get_u64("capacity").is_err()),

@@ -135,7 +135,7 @@ mod with_drivers {
         let refused = |driver: &str, path: &str| {
             let mut args = params::Args::new([("driver", driver), ("path", path)]);
             let backend = Blkio::parse(&mut args).unwrap().start().unwrap();
-            backend.get_ready().err().map(|e| e.to_string())
+            backend.get_ready().and_then(|()| backend.after_fork()).err().map(|e| e.to_string())
         };
         for driver in Driver::WORDS {
             let said = refused(driver, "/no/where").unwrap();
@@ -145,7 +145,12 @@ mod with_drivers {
         assert!(refused("virtio-blk-vhost-user", "/dev/null").is_some());
         assert!(refused("virtio-blk-vhost-vdpa", "/dev/null").is_some());
         assert!(refused("virtio-blk-vfio-pci", "/proc").is_some());
-        assert!(refused("io_uring", "/dev/null").unwrap().contains("block device or a regular file"));
+        assert!(
+            refused("io_uring", "/dev/null").unwrap().contains("neither a regular file nor a block device")
+        );
+        assert!(
+            refused("virtio-blk-vhost-user", "/proc").unwrap().ends_with("path=/proc: not a Unix socket")
+        );
     }
 
     #[test]
@@ -160,7 +165,7 @@ mod with_drivers {
             let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
             open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path)).count()
         };
-        backend.get_ready().unwrap();
+        backend.after_fork().unwrap();
         assert_eq!(opened(), 1);
         for _ in 0..2 {
             let a = backend.open(&Client::default()).wait().unwrap();
