@@ -46,7 +46,7 @@ fn value<'a>(text: &'a str, key: &str) -> &'a str {
 #[test]
 fn the_names_are_links_that_can_be_installed_again() {
     let names = Names::installed();
-    for name in ["nbdkit", "nbdcopy", "nbddump", "nbdinfo"] {
+    for name in ["nbdkit", "nbdcopy", "nbddump", "nbdfuse", "nbdinfo"] {
         assert_eq!(fs::canonicalize(names.path(name)).unwrap(), fs::canonicalize(e2e::diskpipe()).unwrap());
     }
     Run::diskpipe().arg("install-names").arg(names.0.path()).end().good();
@@ -60,7 +60,7 @@ fn the_names_are_links_that_can_be_installed_again() {
 
 #[test]
 fn versions_read_like_the_peers() {
-    needs!("nbdkit", "nbdcopy", "nbddump", "nbdinfo");
+    needs!("nbdkit", "nbdcopy", "nbddump", "nbdfuse", "nbdinfo");
     let names = Names::installed();
     let shape = |text: &str| -> Vec<Vec<String>> {
         let word = |word: &str| match word.starts_with(|c: char| c.is_ascii_digit()) {
@@ -77,6 +77,7 @@ fn versions_read_like_the_peers() {
         ("nbdcopy", "--version"),
         ("nbdcopy", "-V"),
         ("nbddump", "--version"),
+        ("nbdfuse", "--version"),
         ("nbdinfo", "--version"),
     ] {
         let (ours, theirs) = (names.run(name, arguments).text(), Run::new(name).words(arguments).text());
@@ -88,9 +89,9 @@ fn versions_read_like_the_peers() {
 
 #[test]
 fn every_option_of_the_peers_is_there() {
-    needs!("nbdkit", "nbdcopy", "nbddump", "nbdinfo");
+    needs!("nbdkit", "nbdcopy", "nbddump", "nbdfuse", "nbdinfo");
     let names = Names::installed();
-    for name in ["nbdkit", "nbdcopy", "nbddump", "nbdinfo"] {
+    for name in ["nbdkit", "nbdcopy", "nbddump", "nbdfuse", "nbdinfo"] {
         for list in ["--long-options", "--short-options"] {
             let (ours, theirs) = (names.run(name, list).text(), Run::new(name).arg(list).text());
             let ours: BTreeSet<&str> = ours.lines().collect();
@@ -103,7 +104,7 @@ fn every_option_of_the_peers_is_there() {
 #[test]
 fn help_names_the_program_that_was_called() {
     let names = Names::installed();
-    for name in ["nbdkit", "nbdcopy", "nbddump", "nbdinfo"] {
+    for name in ["nbdkit", "nbdcopy", "nbddump", "nbdfuse", "nbdinfo"] {
         let help = names.run(name, "--help").text();
         assert!(help.contains(&format!("Usage: {name} [")), "{help}");
         assert!(!help.contains("diskpipe "), "{help}");

@@ -35,6 +35,7 @@ pub fn main() -> ExitCode {
         "install-names" => install_names(&args[1..]),
         "--help" | "-h" | "help" => print(HELP),
         "--version" | "-V" => print(&format!("diskpipe {}\n", env!("CARGO_PKG_VERSION"))),
+        "mount" => fail("this build has no mount: it needs the feature “mount”"),
         "" => fail("no command is given"),
         other => fail(&format!("there is no command {other}")),
     }
@@ -53,6 +54,7 @@ Commands:
   dump            show the content of a disk (also under the name nbddump)
   info            show what a disk is (also under the name nbdinfo)
   keygen          make keys for TLS
+  mount           show a disk as a file (also under the name nbdfuse)
   resize          change the size of a disk that is served
   zero            overwrite a disk with zeroes (also under the name nbdzero)
   install-names DIR [--force]

@@ -113,7 +113,7 @@ impl Invocation {
 
     fn version(&self) -> String {
         match self.name.as_str() {
-            name @ ("nbdcopy" | "nbddiscard" | "nbddump" | "nbdinfo" | "nbdzero") => {
+            name @ ("nbdcopy" | "nbddiscard" | "nbddump" | "nbdfuse" | "nbdinfo" | "nbdzero") => {
                 format!("{name} {COMPATIBLE}\nlibnbd {COMPATIBLE}\n")
             }
             name => format!("{name} {}\n", env!("CARGO_PKG_VERSION")),
@@ -186,7 +186,10 @@ fn long_options(command: &clap::Command) -> Vec<String> {
 
 fn short_options(command: &clap::Command) -> Vec<String> {
     let mut names = vec!["-V".to_string()];
-    names.extend(command.get_arguments().filter_map(clap::Arg::get_short).map(|name| format!("-{name}")));
+    for arg in command.get_arguments() {
+        let aliases = arg.get_all_short_aliases().into_iter().flatten();
+        names.extend(arg.get_short().into_iter().chain(aliases).map(|name| format!("-{name}")));
+    }
     names.sort();
     names.dedup();
     names

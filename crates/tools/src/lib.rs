@@ -10,6 +10,8 @@ pub mod dump;
 pub mod erase;
 pub mod info;
 pub mod keygen;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod resize;
 mod size;
 
@@ -30,7 +32,7 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 7] = [
+pub const TOOLS: [Tool; 7 + cfg!(feature = "mount") as usize] = [
     Tool {
         name: "copy",
         alias: Some("nbdcopy"),
@@ -65,6 +67,14 @@ pub const TOOLS: [Tool; 7] = [
         manual: include_str!("keygen/keygen.md"),
         command: keygen::command,
         main: keygen::main,
+    },
+    #[cfg(feature = "mount")]
+    Tool {
+        name: "mount",
+        alias: Some("nbdfuse"),
+        manual: include_str!("mount/mount.md"),
+        command: mount::command,
+        main: mount::main,
     },
     Tool {
         name: "resize",

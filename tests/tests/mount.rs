@@ -1,0 +1,389 @@
+//! Disks as files: `mount`, and what programs that know nothing of NBD do with it.
+
+use e2e::{Process, RealDisk, Run, Server, directory, needs};
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A mount, ours or the peer's, taken down when it is dropped.
+struct Mounted {
+    process: Process,
+    at: PathBuf,
+    pidfile: PathBuf,
+    _directory: TempDir,
+}
+
+impl Mounted {
+    /// Mounts at a place in a fresh directory: a directory, a file or a new name there.
+    fn ours(place: &str, options: &str, server: &[&str]) -> Mounted {
+        Mounted::start(Run::diskpipe().arg("mount"), place, options, server)
+    }
+
+    fn start(program: Run, place: &str, options: &str, server: &[&str]) -> Mounted {
+        let directory = directory();
+        fs::create_dir(directory.path().join("dir")).unwrap();
+        fs::write(directory.path().join("file"), "hidden").unwrap();
+        let (at, pidfile) = (directory.path().join(place), directory.path().join("pid"));
+        let mut process = program.words(options).arg("-P").arg(&pidfile).arg(&at).args(server).start();
+        let start = Instant::now();
+        while !pidfile.exists() {
+            assert!(
+                process.wait(Duration::ZERO).is_none() && start.elapsed() < PATIENCE,
+                "it does not mount"
+            );
+            sleep(Duration::from_millis(5));
+        }
+        Mounted { process, at, pidfile, _directory: directory }
+    }
+
+    /// The disk.
+    fn file(&self) -> PathBuf {
+        if self.at.is_dir() { self.at.join("nbd") } else { self.at.clone() }
+    }
+
+    /// What is mounted over.
+    fn mount_point(&self) -> &Path {
+        // A new name in a directory is no mount point itself.
+        if self.at.ends_with("dir/disk") { self.at.parent().unwrap() } else { &self.at }
+    }
+
+    fn open(&self) -> File {
+        OpenOptions::new().read(true).write(true).open(self.file()).unwrap()
+    }
+
+    /// Unmounts it, which must end the tool well.
+    fn unmount(mut self) {
+        Run::new("fusermount3").arg("-u").arg(self.mount_point()).end().good();
+        let status = self.process.wait(PATIENCE).expect("the tool ends with the mount");
+        assert!(status.success(), "{status}");
+        assert!(!self.pidfile.exists());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Run::new("fusermount3").words("-q -u -z").arg(self.mount_point()).end();
+    }
+}
+
+/// Whether file systems can be mounted here.
+fn can_mount() -> bool {
+    let can = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+    if !can {
+        e2e::skip("needs /dev/fuse");
+    }
+    can
+}
+
+macro_rules! mounts {
+    ($($program:expr),*) => {
+        needs!("fusermount3" $(, $program)*);
+        if !can_mount() {
+            return;
+        }
+    };
+}
+
+const OURS: &[&str] = &["[", "diskpipe", "serve", "memory", "64M", "]"];
+
+#[test]
+fn a_disk_appears_in_a_directory_under_a_name_and_over_a_file() {
+    mounts!();
+    for (place, expected) in [("dir", "dir/nbd"), ("dir/disk", "dir/disk"), ("file", "file")] {
+        let mounted = Mounted::ours(place, "", OURS);
+        let file = mounted.file();
+        assert!(file.ends_with(expected), "{}", file.display());
+        let facts = fs::metadata(&file).unwrap();
+        assert_eq!((facts.len(), facts.permissions().mode() & 0o777), (64 << 20, 0o666));
+        if place != "file" {
+            let names: Vec<_> =
+                fs::read_dir(mounted.mount_point()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, [file.file_name().unwrap()]);
+        }
+        let opened = mounted.open();
+        opened.write_all_at(b"hello, world", 1_000_000).unwrap();
+        opened.sync_all().unwrap();
+        let mut read = [0; 14];
+        opened.read_exact_at(&mut read, 999_999).unwrap();
+        assert_eq!(&read, b"\0hello, world\0");
+        assert_eq!(opened.read_at(&mut read, (64 << 20) - 4).unwrap(), 4, "a file ends where it ends");
+        assert!(opened.write_at(b"hello", 64 << 20).is_err());
+        drop(opened);
+        mounted.unmount();
+    }
+}
+
+#[test]
+fn servers_are_reached_in_every_way() {
+    mounts!("nbdkit");
+    let server = Server::ours("memory 1M");
+    let socket = server.socket();
+    let (uri, socket) = (server.uri(), socket.to_str().unwrap());
+    for words in [
+        &[uri.as_str()][..],
+        &["--unix", socket],
+        &["--command", "nbdkit", "-s", "memory", "1M"],
+        &["--command", "diskpipe", "serve", "-s", "memory", "1M"],
+        &["[", "nbdkit", "memory", "1M", "]"],
+    ] {
+        let mounted = Mounted::ours("dir", "", words);
+        assert_eq!(fs::metadata(mounted.file()).unwrap().len(), 1 << 20, "{words:?}");
+        mounted.unmount();
+    }
+}
+
+#[test]
+fn a_disk_of_seven_exbibytes_is_a_file_of_that_size() {
+    mounts!();
+    let mounted = Mounted::ours("file", "", &["[", "diskpipe", "serve", "memory", "7E", "]"]);
+    let listed = Run::new("ls").arg("-lh").arg(mounted.file()).text();
+    assert!(listed.contains(" 7.0E "), "{listed}");
+    let file = mounted.open();
+    file.write_all_at(b"x", 6 << 60).unwrap();
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn what_cannot_be_written_to_says_so() {
+    mounts!();
+    let server = Server::ours("-r memory 1M");
+    for (options, server) in [("-r", OURS), ("-o ro", OURS), ("", &[server.uri().as_str()][..])] {
+        let mounted = Mounted::ours("dir", options, server);
+        let mode = fs::metadata(mounted.file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o444, "{options}");
+        assert!(OpenOptions::new().write(true).open(mounted.file()).is_err());
+        fs::read(mounted.file()).unwrap();
+        mounted.unmount();
+    }
+}
+
+#[test]
+fn holes_are_punched_found_and_filled() {
+    mounts!("fallocate", "qemu-img");
+    let mounted = Mounted::ours("dir", "", OURS);
+    let path = mounted.file();
+    let fallocate = |words: &str| Run::new("fallocate").words(words).arg(&path).end();
+    mounted.open().write_all_at(&[7; 1 << 20], 0).unwrap();
+    fallocate("-p -o 65537 -l 100000").good();
+    let mut expected = vec![7; 1 << 20];
+    expected[65537..165_537].fill(0);
+    let file = mounted.open();
+    let check = |expected: &[u8], what: &str| {
+        let mut bytes = vec![1; 1 << 20];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == expected, "{what}");
+    };
+    check(&expected, "punched");
+    fallocate("-z -o 500000 -l 1234").good();
+    expected[500_000..501_234].fill(0);
+    check(&expected, "zeroed");
+    fallocate("-l 128M").code(1);
+    // Data, and then a hole up to the end.
+    use rustix::fs::{SeekFrom, seek};
+    assert_eq!(seek(&file, SeekFrom::Hole(500_500)).unwrap() as usize, 1 << 20);
+    assert_eq!(seek(&file, SeekFrom::Data(0)).unwrap(), 0);
+    assert!(seek(&file, SeekFrom::Data(2 << 20)).is_err());
+    drop(file);
+    // What looks for data does not read 63 MiB of zeroes.
+    let map = Run::new("qemu-img").words("map --output=json -f raw").arg(&path).text();
+    assert!(map.contains(r#""start": 1048576, "length": 66060288"#), "{map}");
+    mounted.unmount();
+}
+
+#[test]
+fn a_small_write_leaves_the_rest_of_a_block_alone() {
+    mounts!("nbdkit");
+    let server = Server::nbdkit(
+        "--filter=blocksize-policy --filter=nozero memory 1M blocksize-minimum=4096 blocksize-error-policy=error",
+    );
+    let mounted = Mounted::ours("dir", "-o direct_io", &[server.uri().as_str()]);
+    let file = mounted.open();
+    file.write_all_at(&[5; 3 * 4096], 0).unwrap();
+    file.write_all_at(&[6; 5000], 3000).unwrap();
+    let mut bytes = vec![0; 3 * 4096];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let mut expected = vec![5; 3 * 4096];
+    expected[3000..8000].fill(6);
+    assert!(bytes == expected);
+    file.read_exact_at(&mut bytes[..7], 4093).unwrap();
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn a_server_that_is_gone_is_an_error_and_the_mount_goes_away() {
+    mounts!();
+    let server = Server::ours("memory 1M");
+    let mounted = Mounted::ours("dir", "", &[server.uri().as_str()]);
+    let file = OpenOptions::new().read(true).custom_flags(libc_direct()).open(mounted.file()).unwrap();
+    let mut block = vec![0; 4096];
+    drop(server);
+    let error = file.read_at(&mut block, 8192).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    drop(file);
+    Run::new("fusermount3").arg("-u").arg(mounted.mount_point()).end().good();
+    let mut mounted = mounted;
+    let status = mounted.process.wait(PATIENCE).expect("the tool ends with the mount");
+    assert_eq!(status.code(), Some(1), "the last flush failed");
+}
+
+/// `O_DIRECT`, so that the kernel asks the server.
+fn libc_direct() -> i32 {
+    rustix::fs::OFlags::DIRECT.bits() as i32
+}
+
+#[test]
+fn an_error_stays_where_it_is() {
+    mounts!();
+    let script = "case $1 in
+        get_size) echo 1M ;;
+        pread) if [ $(($4 / 65536)) -eq 3 ]; then echo EIO bad block >&2; exit 1; fi
+               dd if=/dev/zero count=$3 iflag=count_bytes 2>/dev/null ;;
+        *) exit 2 ;;
+        esac";
+    needs!("nbdkit");
+    let directory = directory();
+    let path = directory.path().join("bad.sh");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::nbdkit(&format!("sh {}", path.display()));
+    let mounted = Mounted::ours("dir", "-o direct_io", &[server.uri().as_str()]);
+    let file = File::open(mounted.file()).unwrap();
+    let mut block = vec![0; 4096];
+    for at in [0, 2 << 16, 4 << 16, 15 << 16] {
+        file.read_exact_at(&mut block, at).unwrap();
+    }
+    assert_eq!(file.read_exact_at(&mut block, 3 << 16).unwrap_err().raw_os_error(), Some(5));
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn a_server_that_resizes_follows_the_file() {
+    mounts!();
+    let server = Server::ours("--resize memory 1M max-size=16M");
+    let mounted = Mounted::ours("dir", "-C 1", &[server.uri().as_str()]);
+    mounted.open().set_len(2 << 20).unwrap();
+    assert_eq!(fs::metadata(mounted.file()).unwrap().len(), 2 << 20);
+    mounted.open().write_all_at(b"x", (2 << 20) - 1).unwrap();
+    let info = Run::diskpipe().args(["info", "--size", &server.uri()]).text();
+    assert_eq!(info, "2097152\n");
+    mounted.unmount();
+    let mounted = Mounted::ours("dir", "", OURS);
+    let refused = mounted.open().set_len(1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    mounted.unmount();
+}
+
+#[test]
+fn a_qcow2_image_is_partitioned_as_a_file() {
+    mounts!("qemu-img", "qemu-nbd", "sgdisk");
+    let directory = directory();
+    let image = directory.path().join("disk.qcow2");
+    Run::new("qemu-img").words("create -q -f qcow2").arg(&image).arg("1G").end().good();
+    let server = ["[", "qemu-nbd", "-f", "qcow2", image.to_str().unwrap(), "]"];
+    let mounted = Mounted::ours("file", "", &server);
+    Run::new("sgdisk").args(["-n", "1"]).arg(mounted.file()).end().good();
+    let table = Run::new("sgdisk").arg("-p").arg(mounted.file()).text();
+    assert!(table.contains(" 8300 "), "{table}");
+    mounted.unmount();
+    // The server is gone, and the table is in the image.
+    let map = Run::new("qemu-img").words("map --output=json -f qcow2").arg(&image).text();
+    assert!(map.contains(r#""data": true"#), "{map}");
+    Run::new("qemu-img").words("check -q -f qcow2").arg(&image).end().good();
+}
+
+#[test]
+fn a_file_system_is_made_and_checked_in_it() {
+    mounts!("mke2fs", "e2fsck");
+    let server = Server::ours("memory 64M");
+    let mounted = Mounted::ours("dir", "", &[server.uri().as_str()]);
+    Run::new("mke2fs").words("-q -F -t ext4").arg(mounted.file()).end().good();
+    Run::new("e2fsck").arg("-fn").arg(mounted.file()).end().good();
+    mounted.unmount();
+    // And it is all at the server.
+    let mounted = Mounted::ours("file", "-r", &[server.uri().as_str()]);
+    Run::new("e2fsck").arg("-fn").arg(mounted.file()).end().good();
+    mounted.unmount();
+}
+
+#[test]
+fn fio_verifies_what_it_wrote_in_it() {
+    mounts!("fio");
+    let mounted = Mounted::ours("dir", "", OURS);
+    Run::new("fio")
+        .words("--name=x --rw=randwrite --bs=4k --size=16M --verify=crc32c --numjobs=1 --ioengine=psync --filename")
+        .arg(mounted.file())
+        .seconds(120)
+        .end()
+        .good();
+    mounted.unmount();
+}
+
+#[test]
+fn a_loop_device_over_it_holds_a_file_system() {
+    mounts!("losetup", "mke2fs", "mount", "umount");
+    let disk = RealDisk::get();
+    let copy = disk.beside("copy");
+    fs::copy(&disk.raw, &copy).unwrap();
+    let server = ["[", "diskpipe", "serve", "file", copy.to_str().unwrap(), "]"];
+    let mounted = Mounted::ours("dir", "", &server);
+    let tree = disk.beside("tree");
+    fs::create_dir(&tree).unwrap();
+    let ended = Run::new("mount")
+        .args(["-o", &format!("loop,offset={}", e2e::PARTITION)])
+        .arg(mounted.file())
+        .arg(&tree)
+        .end();
+    if !ended.status.success() {
+        e2e::skip("needs loop devices, and root");
+        return;
+    }
+    let read = fs::read(tree.join("00/00/file 0.bin"));
+    let written = fs::write(tree.join("new"), vec![9; 100_000]);
+    Run::new("umount").arg(&tree).end().good();
+    read.unwrap();
+    written.unwrap();
+    mounted.unmount();
+    e2e::check_file_system(&copy);
+}
+
+#[test]
+fn signals_unmount_it() {
+    mounts!();
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP]
+    {
+        let mut mounted = Mounted::ours("dir", "-s", OURS);
+        mounted.process.signal(signal);
+        assert!(mounted.process.wait(PATIENCE).expect("it ends").success());
+        assert!(!mounted.at.join("nbd").exists());
+    }
+}
+
+#[test]
+fn what_cannot_be_mounted_fails_at_once() {
+    mounts!();
+    let directory = directory();
+    let place = directory.path().to_str().unwrap();
+    for words in [
+        &["/no/such/place", "nbd+unix:///?socket=/none"][..],
+        &[place, "nbd+unix:///?socket=/none"],
+        &[place],
+        &[place, "a", "b"],
+        &["-o", "nosuch", place, "nbd://x"],
+        &[place, "--command", "/no/such/program"],
+        &[place, "--command", "false"],
+        &["/dev/null", "[", "diskpipe", "serve", "memory", "1M", "]"],
+    ] {
+        let ended = Run::diskpipe().arg("mount").args(words).end().code(1);
+        assert!(!ended.stderr.is_empty(), "{words:?}");
+    }
+    assert!(Run::diskpipe().words("mount --fuse-help").text().contains("allow_other"));
+}
