@@ -44,6 +44,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("nbdinfo", "libnbd-bin"),
     needed("/usr/include/openssl/ssl.h", "libssl-dev"),
     needed("losetup", "mount"),
+    needed("mount", "mount"),
     needed("mcopy", "mtools"),
     needed("mdir", "mtools"),
     needed("nbd-client", "nbd-client"),
@@ -61,6 +62,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("systemd-socket-activate", "systemd"),
     needed("partx", "util-linux"),
     needed("fallocate", "util-linux"),
+    needed("setpriv", "util-linux"),
     needed("unshare", "util-linux"),
     needed("taskset", "util-linux"),
 ];
