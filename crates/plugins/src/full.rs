@@ -1,9 +1,7 @@
 //! A disk that has run out of space.
 
-use crate::one_disk::OneDisk;
-use disk::{
-    Backend, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Plugin, Range, Result, WriteFlags, ZeroFlags,
-};
+use crate::{one_disk::OneDisk, uniform::Uniform};
+use disk::{Backend, Errno, Kind, Plugin, Result};
 use params::{Params, Size};
 
 /// A disk that reads as zeroes and has no space for anything else.
@@ -19,46 +17,8 @@ impl Plugin for Full {
     const MANUAL: &'static str = include_str!("full.md");
 
     fn start(self) -> Result<impl Backend + 'static> {
-        let facts = Facts {
-            write: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::read_only(self.size.bytes())
-        };
-        Ok(OneDisk::new(FullDisk(facts)))
-    }
-}
-
-struct FullDisk(Facts);
-
-fn no_space<'a>() -> Io<'a, ()> {
-    Error::from(Errno::NOSPC).into()
-}
-
-impl Disk for FullDisk {
-    fn facts(&self) -> &Facts {
-        &self.0
-    }
-    fn read(&self, range: Range) -> Io<'_, Data> {
-        Io::ok(Data::zeroes(range.len))
-    }
-    fn write(&self, _: u64, _: Data, _: WriteFlags) -> Io<'_, ()> {
-        no_space()
-    }
-    fn zero(&self, _: Range, _: ZeroFlags) -> Io<'_, ()> {
-        no_space()
-    }
-    fn trim(&self, _: Range, _: WriteFlags) -> Io<'_, ()> {
-        no_space()
-    }
-    fn cache(&self, _: Range) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn extents(&self, range: Range, _: usize) -> Io<'_, Extents> {
-        Io::ok(Extents::one(range.len, Kind::HOLE))
+        let disk = Uniform::forgetful(self.size.bytes(), 0, Kind::HOLE);
+        Ok(OneDisk::new(disk.refusing(Errno::NOSPC)))
     }
 }
 
@@ -66,6 +26,7 @@ impl Disk for FullDisk {
 mod tests {
     use super::*;
     use crate::model;
+    use disk::{Data, Range, WriteFlags, ZeroFlags};
 
     #[test]
     fn everything_that_writes_finds_no_space() {

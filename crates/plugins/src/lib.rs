@@ -32,6 +32,7 @@ mod sparse_random;
 mod split;
 mod tmpdisk;
 mod tree;
+mod uniform;
 mod zero;
 
 use disk::PluginEntry;

@@ -1,7 +1,7 @@
 //! A bit bucket: it reads as zeroes, and swallows what is written.
 
-use crate::one_disk::OneDisk;
-use disk::{Backend, Data, Disk, Extents, Facts, Io, Kind, Plugin, Range, Result, WriteFlags, ZeroFlags};
+use crate::{one_disk::OneDisk, uniform::Uniform};
+use disk::{Backend, Kind, Plugin, Result};
 use params::{Params, Size};
 
 /// A disk that reads as zeroes and forgets what is written to it.
@@ -17,45 +17,7 @@ impl Plugin for Null {
     const MANUAL: &'static str = include_str!("null.md");
 
     fn start(self) -> Result<impl Backend + 'static> {
-        let facts = Facts {
-            fua: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::writable(self.size.bytes())
-        };
-        Ok(OneDisk::new(NullDisk(facts)))
-    }
-}
-
-struct NullDisk(Facts);
-
-impl Disk for NullDisk {
-    fn facts(&self) -> &Facts {
-        &self.0
-    }
-    fn read(&self, range: Range) -> Io<'_, Data> {
-        Io::ok(Data::zeroes(range.len))
-    }
-    fn write(&self, _: u64, _: Data, _: WriteFlags) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn zero(&self, _: Range, _: ZeroFlags) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn trim(&self, _: Range, _: WriteFlags) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn flush(&self) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn cache(&self, _: Range) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn extents(&self, range: Range, _: usize) -> Io<'_, Extents> {
-        Io::ok(Extents::one(range.len, Kind::HOLE))
+        Ok(OneDisk::new(Uniform::forgetful(self.size.bytes(), 0, Kind::HOLE)))
     }
 }
 
@@ -63,6 +25,7 @@ impl Disk for NullDisk {
 mod tests {
     use super::*;
     use crate::model;
+    use disk::{Data, WriteFlags};
 
     #[test]
     fn what_is_written_is_forgotten() {

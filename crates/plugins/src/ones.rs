@@ -1,11 +1,8 @@
 //! A disk full of one byte, which forgets what is written to it.
 
-use crate::one_disk::OneDisk;
-use disk::{Backend, Data, Disk, Extents, Facts, Io, Kind, Plugin, Range, Result, WriteFlags, ZeroFlags};
+use crate::{one_disk::OneDisk, uniform::Uniform};
+use disk::{Backend, Kind, Plugin, Result};
 use params::{Params, Size};
-
-/// Reads share this many bytes.
-const SHARED: u64 = 256 << 10;
 
 /// A disk that holds 0xff, or another byte, all over.
 #[derive(Params)]
@@ -23,57 +20,8 @@ impl Plugin for Ones {
     const MANUAL: &'static str = include_str!("ones.md");
 
     fn start(self) -> Result<impl Backend + 'static> {
-        let facts = Facts {
-            fua: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::writable(self.size.bytes())
-        };
-        let bytes = match self.byte {
-            0 => Data::zeroes(SHARED),
-            byte => Data::fill(SHARED as usize, |into| into.fill(byte)),
-        };
-        Ok(OneDisk::new(OnesDisk { facts, bytes }))
-    }
-}
-
-struct OnesDisk {
-    facts: Facts,
-    bytes: Data,
-}
-
-impl Disk for OnesDisk {
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-    fn read(&self, range: Range) -> Io<'_, Data> {
-        if range.len <= SHARED {
-            return Io::ok(self.bytes.slice(0, range.len));
-        }
-        let pieces = range.split_at_multiples(SHARED).map(|part| self.bytes.slice(0, part.len));
-        Io::ok(Data::join(pieces.collect()))
-    }
-    fn write(&self, _: u64, _: Data, _: WriteFlags) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn zero(&self, _: Range, _: ZeroFlags) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn trim(&self, _: Range, _: WriteFlags) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn flush(&self) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn cache(&self, _: Range) -> Io<'_, ()> {
-        Io::ok(())
-    }
-    fn extents(&self, range: Range, _: usize) -> Io<'_, Extents> {
-        let kind = if self.bytes.says_zeroes() { Kind::ZERO } else { Kind::DATA };
-        Io::ok(Extents::one(range.len, kind))
+        let kind = if self.byte == 0 { Kind::ZERO } else { Kind::DATA };
+        Ok(OneDisk::new(Uniform::forgetful(self.size.bytes(), self.byte, kind)))
     }
 }
 
@@ -81,6 +29,7 @@ impl Disk for OnesDisk {
 mod tests {
     use super::*;
     use crate::model;
+    use disk::{Data, WriteFlags};
 
     #[test]
     fn every_byte_is_the_one_asked_for() {

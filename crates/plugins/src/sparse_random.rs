@@ -10,7 +10,7 @@ use disk::{
     Backend, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Piece, Plugin, Range, Result, WriteFlags,
     ZeroFlags,
 };
-use layout::{BLOCK, Layout};
+use layout::Layout;
 use params::{Params, Size, Value, Wrong};
 
 /// How many runs are looked at for one request for extents, should they all be of one kind.
@@ -27,10 +27,13 @@ pub(crate) struct SparseRandom {
     /// How much of the disk holds data, in percent.
     #[param(default = "10")]
     percent: Percent,
+    /// What is data or a hole as a whole, in bytes: a power of 2, at least 1024.
+    #[param(default = "4096")]
+    blocksize: Size,
     /// How long a run of data is on average.
     #[param(default = "16M")]
     runlength: Size,
-    /// Whether each byte of the data is random, rather than each block of 4096 bytes a random byte repeated.
+    /// Whether each byte of the data is random, rather than each block a random byte repeated.
     #[param(default = "false")]
     random_content: bool,
 }
@@ -59,6 +62,11 @@ impl Plugin for SparseRandom {
         if self.runlength.bytes() == 0 {
             return Err(Error::invalid("runlength=0: a run of data must have some length"));
         }
+        let block = self.blocksize.bytes();
+        if block < 1024 || !block.is_power_of_two() {
+            let why = format!("blocksize={}: not a power of 2 that is at least 1024", self.blocksize);
+            return Err(Error::invalid(why));
+        }
         let facts = Facts {
             fua: true,
             trim: true,
@@ -69,15 +77,16 @@ impl Plugin for SparseRandom {
             ..Facts::writable(self.size.bytes())
         };
         let seed = content::seed(self.seed);
-        let layout = Layout::new(seed, self.percent.0 / 100.0, self.runlength.bytes());
+        let layout = Layout::new(seed, self.percent.0 / 100.0, self.runlength.bytes(), block);
         let content = Stream::new(seed, 2);
-        Ok(OneDisk::new(RandomDisk { facts, layout, content, random_content: self.random_content }))
+        Ok(OneDisk::new(RandomDisk { facts, layout, block, content, random_content: self.random_content }))
     }
 }
 
 struct RandomDisk {
     facts: Facts,
     layout: Layout,
+    block: u64,
     content: Stream,
     random_content: bool,
 }
@@ -95,9 +104,9 @@ impl RandomDisk {
         if self.random_content {
             return self.content.fill(at, into);
         }
-        for part in Range::new(at, into.len() as u64).split_at_multiples(BLOCK) {
+        for part in Range::new(at, into.len() as u64).split_at_multiples(self.block) {
             let offset = (part.start - at) as usize;
-            into[offset..offset + part.len as usize].fill(self.byte(part.start / BLOCK));
+            into[offset..offset + part.len as usize].fill(self.byte(part.start / self.block));
         }
     }
 
@@ -107,8 +116,8 @@ impl RandomDisk {
             return content::verify(at, &Data::copy_from(bytes), |at, into| self.content.fill(at, into))
                 .is_ok();
         }
-        Range::new(at, bytes.len() as u64).split_at_multiples(BLOCK).all(|part| {
-            let (offset, byte) = ((part.start - at) as usize, self.byte(part.start / BLOCK));
+        Range::new(at, bytes.len() as u64).split_at_multiples(self.block).all(|part| {
+            let (offset, byte) = ((part.start - at) as usize, self.byte(part.start / self.block));
             // No early end, so that it is done in vectors.
             bytes[offset..offset + part.len as usize].iter().fold(0, |all, b| all | (b ^ byte)) == 0
         })

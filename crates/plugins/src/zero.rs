@@ -1,7 +1,7 @@
 //! A disk of no bytes at all.
 
-use crate::one_disk::OneDisk;
-use disk::{Backend, Data, Disk, Facts, Io, Plugin, Range, Result};
+use crate::{one_disk::OneDisk, uniform::Uniform};
+use disk::{Backend, Kind, Plugin, Result};
 use params::Params;
 
 /// A read-only disk of zero bytes.
@@ -13,21 +13,7 @@ impl Plugin for Zero {
     const MANUAL: &'static str = include_str!("zero.md");
 
     fn start(self) -> Result<impl Backend + 'static> {
-        Ok(OneDisk::new(ZeroDisk(Facts { cache: true, ..Facts::read_only(0) })))
-    }
-}
-
-struct ZeroDisk(Facts);
-
-impl Disk for ZeroDisk {
-    fn facts(&self) -> &Facts {
-        &self.0
-    }
-    fn read(&self, range: Range) -> Io<'_, Data> {
-        Io::ok(Data::zeroes(range.len))
-    }
-    fn cache(&self, _: Range) -> Io<'_, ()> {
-        Io::ok(())
+        Ok(OneDisk::new(Uniform::forgetful(0, 0, Kind::HOLE).read_only()))
     }
 }
 

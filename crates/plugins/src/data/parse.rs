@@ -4,6 +4,7 @@ use super::{
     expr::{Expr, Move},
     program::{Fault, Place, Texts},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use std::sync::Arc;
 
 /// Parentheses and operators may be nested so deep.
@@ -157,6 +158,7 @@ impl Parser<'_, '_> {
             Some(b'<') => self.input()?,
             Some(b'$') => return self.variable(),
             Some(b'\\') => Expr::Name(self.name("a name is letters, digits, - and _ behind the \\")?, place),
+            Some(b'b') if self.rest().starts_with(b"base64:") => self.base64()?,
             Some(b'l' | b'b') => self.word()?,
             Some(b'*') => return self.fault("*N must follow an expression"),
             Some(b'[') => return self.fault("[N:M] must follow an expression"),
@@ -165,7 +167,7 @@ impl Parser<'_, '_> {
             }
             _ => {
                 return self.fault(
-                    "not an expression: a byte, \"string\", le16:N, @OFFSET, <FILE, <(SCRIPT), ( ... ), $VAR or \\NAME",
+                    "not an expression: a byte, \"string\", le16:N, base64:..., @OFFSET, <FILE, <(SCRIPT), ( ... ), $VAR or \\NAME",
                 );
             }
         };
@@ -203,12 +205,19 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// A number where blanks and a plus sign may come first.
+    /// A number where blanks and a plus sign may come first, and `k`, `M` or the like follow a decimal one.
     fn amount(&mut self, what: &str) -> Parsed<u64> {
         self.skip_blanks();
         self.eat("+");
         let place = self.place();
-        match self.number(what)? {
+        let is_decimal = !self.rest().starts_with(b"0");
+        let number = self.number(what)?;
+        let shift = match self.peek() {
+            Some(suffix) if is_decimal => b"kmgtpe".iter().position(|s| *s == suffix.to_ascii_lowercase()),
+            _ => None,
+        };
+        self.at += usize::from(shift.is_some());
+        match number.checked_mul(1 << shift.map_or(0, |power| 10 * (power + 1))).unwrap_or(u64::MAX) {
             number if number <= MAX_SIZE => Ok(number),
             _ => Err(Fault::at(place, format!("{what} is larger than a disk can be"))),
         }
@@ -403,7 +412,7 @@ impl Parser<'_, '_> {
         let Some((form, len)) = forms.into_iter().find(|(form, _)| self.eat(form)) else {
             return Err(Fault::at(
                 place,
-                "not an expression; words are le16:, le32:, le64:, be16:, be32: or be64:",
+                "not an expression; words are le16:, le32:, le64:, be16:, be32:, be64: and base64:",
             ));
         };
         let value = self.number("a word")?;
@@ -415,6 +424,17 @@ impl Parser<'_, '_> {
             _ => value.to_be_bytes()[8 - len..].to_vec(),
         };
         Ok(Expr::text(bytes))
+    }
+
+    /// `base64:BASE64`.
+    fn base64(&mut self) -> Parsed<Expr> {
+        let place = self.place();
+        self.eat("base64:");
+        let part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+        let len = self.rest().iter().position(|b| !part(b)).unwrap_or(self.rest().len());
+        let decoded = BASE64_STANDARD.decode(&self.rest()[..len]);
+        self.at += len;
+        decoded.map(Expr::text).map_err(|e| Fault::at(place, e.to_string()))
     }
 
     /// `* N`.

@@ -40,6 +40,7 @@ fn bytes_words_and_strings_are_written_one_behind_the_other() {
         ("\"é\n\"", "é\n".as_bytes()),
         ("le16:0x102 be16:0x102 le32:1 be32:1", &[2, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 1]),
         ("be64:0xffffffffffffffff le64:010", b"\xff\xff\xff\xff\xff\xff\xff\xff\x08\0\0\0\0\0\0\0"),
+        ("base64:MTIz base64:MQ==*2 (base64:)", b"12311"),
         ("1 # comment ( \" \n 2#\n#", &[1, 2]),
     ]);
 }
@@ -54,6 +55,7 @@ fn offsets_go_forth_and_back_and_groups_have_their_own() {
         ("1 @+3 1", &[1, 0, 0, 0, 1]),
         ("1 @^4 2 @^4", &[1, 0, 0, 0, 2, 0, 0, 0]),
         ("1 @^4 @-1 2", &[1, 0, 0, 2]),
+        ("@1k @-1K (1)*1k", &[1; 1024]),
         ("@2 (@1 1) 2", &[0, 0, 0, 1, 2]),
         ("(1 2 3 @1) 4", &[1, 2, 3, 4]),
         ("1 2 3 @0 (@1 9)", &[0, 9, 3]),
@@ -123,6 +125,9 @@ fn errors_say_where_and_what() {
         ("\"\\ud800\"", "not a character"),
         ("le16:65536", "65536: too large for a word of 16 bits"),
         ("le8:1", "words are le16:"),
+        ("1 base64:MTI", "at offset 2, \"base64:MTI\": "),
+        ("@9E", "larger than a disk can be"),
+        ("@010k", "not an expression"),
         ("le16:-1", "a word must not be negative"),
         ("@-1", "at offset 0, \"@-1\": this goes before byte 0: the offset is 0"),
         ("@", "the offset after @ must be a number"),

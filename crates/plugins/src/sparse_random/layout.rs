@@ -7,9 +7,6 @@
 
 use crate::content::{Stream, mix};
 
-/// Bytes per block: all of it is data, or none.
-pub(super) const BLOCK: u64 = 4096;
-
 /// A run of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
@@ -23,6 +20,8 @@ pub(super) enum Layout {
     Uniform(bool),
     Cells {
         stream: Stream,
+        /// Bytes per block: all of it is data, or none.
+        block: u64,
         /// Blocks per cell; at least 2.
         cell: u64,
         /// Where in its cell the disk begins.
@@ -34,16 +33,17 @@ pub(super) enum Layout {
 }
 
 impl Layout {
-    /// `share` (0 to 1) of the disk holds data, in runs of `run_length` bytes on average.
-    pub(super) fn new(seed: u64, share: f64, run_length: u64) -> Layout {
+    /// `share` (0 to 1) of the disk holds data, in runs of `run_length` bytes on average and whole blocks.
+    pub(super) fn new(seed: u64, share: f64, run_length: u64, block: u64) -> Layout {
         if share <= 0.0 || share >= 1.0 {
             return Layout::Uniform(share >= 1.0);
         }
-        let run = (run_length as f64 / BLOCK as f64).max(1.0);
+        let run = (run_length as f64 / block as f64).max(1.0);
         // As a whole number of f64 and more than any disk needs: 2^51 blocks.
         let cell = (run / share).round().clamp(2.0, (1u64 << 51) as f64);
         Layout::Cells {
             stream: Stream::new(seed, 0),
+            block,
             cell: cell as u64,
             phase: mix(Stream::new(seed, 1).number(0)) % cell as u64,
             average: cell * share.min(1.0 - share),
@@ -56,8 +56,8 @@ impl Layout {
     pub(super) fn run(&self, at: u64) -> Run {
         match *self {
             Layout::Uniform(data) => Run { data, end: u64::MAX },
-            Layout::Cells { ref stream, cell, phase, average, data_is_smaller } => {
-                let place = at / BLOCK + phase;
+            Layout::Cells { ref stream, block, cell, phase, average, data_is_smaller } => {
+                let place = at / block + phase;
                 let (number, within) = (place / cell, place % cell);
                 let (start, end) = cell_run(stream.number(number), cell, average, data_is_smaller);
                 let (data, stop) = match within {
@@ -65,7 +65,7 @@ impl Layout {
                     _ if within < end => (true, end),
                     _ => (false, cell),
                 };
-                Run { data, end: (at / BLOCK + (stop - within)) * BLOCK }
+                Run { data, end: (at / block + (stop - within)).saturating_mul(block) }
             }
         }
     }
@@ -86,6 +86,8 @@ fn cell_run(random: u64, cell: u64, average: f64, data_is_smaller: bool) -> (u64
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BLOCK: u64 = 4096;
 
     /// Blocks of data, and runs of it, among the first `blocks`.
     fn count(layout: &Layout, blocks: u64) -> (u64, u64) {
@@ -108,7 +110,7 @@ mod tests {
         for percent in [0.5, 1.0, 10.0, 33.0, 50.0, 75.0, 99.0] {
             for run in [1u64, 4, 100, 4096] {
                 let blocks = (run as f64 * 4000.0 * 100.0 / percent) as u64;
-                let (data, runs) = count(&Layout::new(42, percent / 100.0, run * BLOCK), blocks);
+                let (data, runs) = count(&Layout::new(42, percent / 100.0, run * BLOCK, BLOCK), blocks);
                 let share = data as f64 / blocks as f64 * 100.0;
                 assert!((share / percent - 1.0).abs() < 0.05, "{share}% of {percent}%, runs of {run}");
                 let length = data as f64 / runs as f64 / run as f64;
@@ -122,13 +124,13 @@ mod tests {
 
     #[test]
     fn nothing_and_everything_are_exact() {
-        assert_eq!(count(&Layout::new(1, 0.0, 1 << 24), 1000), (0, 0));
-        assert_eq!(count(&Layout::new(1, 1.0, 1 << 24), 1000), (1000, 1));
+        assert_eq!(count(&Layout::new(1, 0.0, 1 << 24, BLOCK), 1000), (0, 0));
+        assert_eq!(count(&Layout::new(1, 1.0, 1 << 24, BLOCK), 1000), (1000, 1));
     }
 
     #[test]
     fn the_beginning_of_the_disk_is_like_the_rest() {
-        let with_data = (0..4000).filter(|seed| Layout::new(*seed, 0.1, 1 << 24).run(0).data).count();
+        let with_data = (0..4000).filter(|seed| Layout::new(*seed, 0.1, 1 << 24, BLOCK).run(0).data).count();
         assert!((300..500).contains(&with_data), "{with_data} of 4000 at 10%");
     }
 
@@ -136,7 +138,7 @@ mod tests {
     fn the_end_of_the_largest_disk_is_no_trouble() {
         for run_length in [1, 1 << 24, (1 << 63) - 1] {
             for share in [1e-9, 0.1, 0.999_999] {
-                let layout = Layout::new(5, share, run_length);
+                let layout = Layout::new(5, share, run_length, BLOCK);
                 let last = (1 << 63) - 2;
                 assert!(layout.run(last).end > last);
             }
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_run_looks_the_same_from_each_of_its_blocks() {
-        let layout = Layout::new(9, 0.3, 10 * BLOCK);
+        let layout = Layout::new(9, 0.3, 10 * BLOCK, BLOCK);
         let mut at = 0;
         for _ in 0..1000 {
             let run = layout.run(at);

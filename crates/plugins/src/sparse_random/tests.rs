@@ -39,7 +39,7 @@ fn extents_tell_what_reads_find() {
         for (range, kind) in map(&*disk, 30 << 20) {
             let data = disk.read(range).wait().unwrap();
             assert_eq!(data.says_zeroes(), kind == Kind::HOLE, "{range}");
-            for part in range.split_at_multiples(BLOCK) {
+            for part in range.split_at_multiples(4096) {
                 let block = data.slice(part.start - range.start, part.len).to_vec();
                 match (kind, random) {
                     (Kind::HOLE, _) => assert!(block.iter().all(|b| *b == 0)),
