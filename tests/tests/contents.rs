@@ -126,3 +126,47 @@ fn a_server_that_cannot_erase_is_told_from_one_that_can() {
     run("memory 3M", "zero -y --fast-zero -v").good();
     run("memory 0", "zero -y").good();
 }
+
+#[test]
+fn differences_are_listed_counted_and_drawn() {
+    let directory = directory();
+    let file = |name: &str| directory.path().join(name);
+    noise(&file("a"), 1 << 20);
+    let mut bytes = fs::read(file("a")).unwrap();
+    fs::write(file("same"), &bytes).unwrap();
+    bytes[5000] ^= 1;
+    bytes[8192..16384].fill(0);
+    bytes.extend([7; 1000]);
+    fs::write(file("b"), &bytes).unwrap();
+    let diff = |words: &str, a: &str, b: &str| {
+        Run::diskpipe().words("diff").words(words).args([a, b]).in_directory(directory.path()).end()
+    };
+    assert_eq!(diff("", "a", "same").code(0).text(), "");
+    let expected =
+        "      4096        4096  changed\n      8192        8192  removed\n   1048576        1000  added\n";
+    assert_eq!(diff("", "a", "b").code(1).text(), expected);
+    assert_eq!(diff("-q", "a", "b").code(1).text(), "");
+    assert_eq!(
+        diff("--totals", "a", "b").code(1).text(),
+        "      4096  changed\n      1000  added\n      8192  removed\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&diff("--json", "b", "a").code(1).text()).unwrap();
+    assert_eq!(json[1]["type"], "added");
+    assert_eq!(json.as_array().unwrap().len(), 3);
+    assert_eq!(diff("--json", "a", "a").code(0).text(), "[\n]\n");
+    assert!(diff("--picture --svg x.svg", "a", "b").code(1).text().contains("▓ changed"));
+    assert!(fs::read_to_string(file("x.svg")).unwrap().contains("#d1495b"));
+    diff("", "a", "nosuch").code(2);
+    diff("--block-size=1000", "a", "b").code(2);
+}
+
+#[test]
+fn servers_are_compared_and_terabytes_of_nothing_take_no_time() {
+    needs!("qemu-nbd", "qemu-img");
+    let disk = e2e::RealDisk::get();
+    let image = ["[", "qemu-nbd", "-r", "-f", "qcow2", disk.qcow2.to_str().unwrap(), "]"];
+    Run::diskpipe().arg("diff").args(image).arg(&disk.raw).end().code(0);
+    let two = r#"diskpipe diff "$uri" [ diskpipe serve memory 2T ] && diskpipe map "$uri""#;
+    let text = Run::serve("memory 2T", two).end().code(0).text();
+    assert!(text.contains("· hole"), "{text}");
+}

@@ -50,10 +50,12 @@ Commands:
   serve           serve a disk (also under the name nbdkit)
   explain         show what serve would serve with the same arguments
   copy            copy a disk (also under the name nbdcopy)
+  diff            show where two disks differ
   discard         give the space of a disk back (also under the name nbddiscard)
   dump            show the content of a disk (also under the name nbddump)
   info            show what a disk is (also under the name nbdinfo)
   keygen          make keys for TLS
+  map             draw where a disk has data, or where two disks differ
   mount           show a disk as a file (also under the name nbdfuse)
   resize          change the size of a disk that is served
   zero            overwrite a disk with zeroes (also under the name nbdzero)

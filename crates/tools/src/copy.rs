@@ -3,10 +3,10 @@
 //! `endpoint` opens both ends, `map` says what to do piece by piece, `transfer` does one piece, `engine` keeps many of
 //! them in flight. `stream` stands in for the engine where an end can only be read or written in order.
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod engine;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod file;
 mod map;
 mod nbd;

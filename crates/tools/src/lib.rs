@@ -6,14 +6,18 @@
 
 mod command_line;
 pub mod copy;
+pub mod diff;
 pub mod dump;
 pub mod erase;
 pub mod info;
 pub mod keygen;
+pub mod map;
 #[cfg(feature = "mount")]
 pub mod mount;
+mod picture;
 pub mod resize;
 mod size;
+mod walk;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -32,13 +36,20 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 7 + cfg!(feature = "mount") as usize] = [
+pub const TOOLS: [Tool; 9 + cfg!(feature = "mount") as usize] = [
     Tool {
         name: "copy",
         alias: Some("nbdcopy"),
         manual: include_str!("copy/copy.md"),
         command: copy::command,
         main: copy::main,
+    },
+    Tool {
+        name: "diff",
+        alias: None,
+        manual: include_str!("diff/diff.md"),
+        command: diff::command,
+        main: diff::main,
     },
     Tool {
         name: "discard",
@@ -67,6 +78,13 @@ pub const TOOLS: [Tool; 7 + cfg!(feature = "mount") as usize] = [
         manual: include_str!("keygen/keygen.md"),
         command: keygen::command,
         main: keygen::main,
+    },
+    Tool {
+        name: "map",
+        alias: None,
+        manual: include_str!("map/map.md"),
+        command: map::command,
+        main: map::main,
     },
     #[cfg(feature = "mount")]
     Tool {

@@ -1,0 +1,201 @@
+//! `diff`: which ranges of two disks differ.
+
+pub(crate) mod compare;
+
+use crate::{
+    command_line::Invocation,
+    picture::{Class, Picture, Strip},
+    walk,
+};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+use compare::{Change, Side, compare};
+use disk::Range;
+use params::{Size, Value};
+use std::{
+    ffi::OsString,
+    io::{self, BufWriter, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+/// Show which ranges of two disks differ.
+#[derive(Parser, Debug)]
+#[command(
+    name = "diff",
+    infer_long_args = true,
+    args_override_self = true,
+    disable_version_flag = true,
+    bin_name = "diskpipe diff",
+    after_help = "A and B are NBD-URI | FILE | [ COMMAND ARGUMENT... ]"
+)]
+struct Options {
+    /// Compare in blocks of this size: a range that differs is a multiple of it.
+    #[arg(long, value_name = "SIZE", default_value = "4K")]
+    block_size: String,
+
+    /// Write JSON.
+    #[arg(long, conflicts_with_all = ["picture", "quiet"])]
+    json: bool,
+
+    /// Draw both disks, and where they differ, instead of listing the differences.
+    #[arg(long, conflicts_with = "quiet")]
+    picture: bool,
+
+    /// Write nothing, and stop at the first difference: the exit code tells.
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Draw the picture into this file, as SVG.
+    #[arg(long, value_name = "FILE", conflicts_with = "quiet")]
+    svg: Option<PathBuf>,
+
+    /// Show how much there is of each kind of difference, instead of where.
+    #[arg(long, conflicts_with_all = ["picture", "quiet"])]
+    totals: bool,
+
+    /// The one disk.
+    #[arg(value_name = "A")]
+    a: OsString,
+
+    /// The other.
+    #[arg(value_name = "B")]
+    b: OsString,
+}
+
+/// The options, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Options::command()
+}
+
+/// The exit code when something went wrong; 1 says that the disks differ.
+const TROUBLE: u8 = 2;
+
+/// Runs the tool. The first argument is the name that it was started under.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let trouble = |code: ExitCode| if code == ExitCode::SUCCESS { code } else { ExitCode::from(TROUBLE) };
+    let invocation = match Invocation::new(args, "diskpipe diff") {
+        Ok(invocation) => invocation,
+        Err(code) => return trouble(code),
+    };
+    let options: Options = match invocation.parse(command()) {
+        Ok(options) => options,
+        Err(code) => return trouble(code),
+    };
+    let block = match Size::from_text(&options.block_size).map(Size::bytes) {
+        Ok(block) if block.is_power_of_two() && (512..=256 << 10).contains(&block) => block,
+        _ => {
+            let why = "not a power of 2 from 512 to 256K";
+            return trouble(invocation.usage(&format!("--block-size={}: {why}", options.block_size)));
+        }
+    };
+    match run(&invocation, &options, block) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => trouble(invocation.failed(&e)),
+    }
+}
+
+/// Whether they are the same.
+fn run(invocation: &Invocation, options: &Options, block: u64) -> Result<bool> {
+    let words = [invocation.word(options.a.clone()), invocation.word(options.b.clone())];
+    let (_endpoint_a, a) = walk::open(&words[0])?;
+    let (_endpoint_b, b) = walk::open(&words[1])?;
+    let names = words.each_ref().map(ToString::to_string);
+    let (a, b) = (Side { disk: &*a, name: &names[0] }, Side { disk: &*b, name: &names[1] });
+    if options.picture || options.svg.is_some() {
+        return draw(options, block, &a, &b);
+    }
+    let mut out = Lines { out: BufWriter::new(io::stdout().lock()), json: options.json, count: 0 };
+    let mut same = true;
+    let mut sums = [0; 3];
+    let mut written = Ok(());
+    compare(&a, &b, block, &mut |range, change| {
+        same = false;
+        sums[change as usize] += range.len;
+        if !options.quiet && !options.totals {
+            written = out.line(range, change);
+        }
+        !options.quiet && written.is_ok()
+    })?;
+    written.and_then(|()| out.end(options, &sums)).context("writing to standard output")?;
+    Ok(same)
+}
+
+/// Text, or JSON.
+struct Lines<W> {
+    out: W,
+    json: bool,
+    /// Written so far.
+    count: u64,
+}
+
+impl<W: Write> Lines<W> {
+    fn line(&mut self, range: Range, change: Change) -> io::Result<()> {
+        let (Range { start, len }, word) = (range, change.word());
+        self.count += 1;
+        match self.json {
+            false => writeln!(self.out, "{start:10}  {len:10}  {word}"),
+            true => {
+                let before = if self.count > 1 { ",\n" } else { "[\n" };
+                write!(self.out, "{before}{{ \"offset\": {start}, \"length\": {len}, \"type\": \"{word}\" }}")
+            }
+        }
+    }
+
+    fn end(&mut self, options: &Options, sums: &[u64; 3]) -> io::Result<()> {
+        let kinds = [Change::Changed, Change::Added, Change::Removed].into_iter().zip(sums);
+        let kinds = kinds.filter(|(_, bytes)| **bytes > 0);
+        match (options.totals, options.json) {
+            (true, false) => {
+                for (kind, bytes) in kinds {
+                    writeln!(self.out, "{bytes:10}  {}", kind.word())?;
+                }
+            }
+            (true, true) => {
+                let kinds: Vec<String> =
+                    kinds.map(|(kind, bytes)| format!("\"{}\": {bytes}", kind.word())).collect();
+                writeln!(self.out, "{{ {} }}", kinds.join(", "))?;
+            }
+            (false, true) => self.out.write_all(if self.count > 0 { b"\n]\n" } else { b"[\n]\n" })?,
+            (false, false) => {}
+        }
+        self.out.flush()
+    }
+}
+
+fn draw(options: &Options, block: u64, a: &Side<'_>, b: &Side<'_>) -> Result<bool> {
+    let mut strips = [Strip::of(a.disk, a.name)?, Strip::of(b.disk, b.name)?];
+    let mut same = true;
+    compare(a, b, block, &mut |range, _| {
+        same = false;
+        strips.iter_mut().for_each(|strip| strip.mark(range, Class::Changed));
+        true
+    })?;
+    let picture = Picture::new(strips.into());
+    if let Some(file) = &options.svg {
+        std::fs::write(file, picture.svg()).with_context(|| file.display().to_string())?;
+    }
+    if options.picture {
+        let text = picture.text(io::stdout().is_terminal());
+        io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+    }
+    Ok(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_to_show_it_exclude_each_other() {
+        let parse = |args: &[&str]| Options::try_parse_from([&["diff"], args].concat()).ok();
+        assert!(parse(&["a", "b", "--json"]).unwrap().json);
+        assert!(parse(&["--picture", "--svg", "x.svg", "a", "b"]).unwrap().picture);
+        for bad in
+            [&["a"][..], &["a", "b", "c"], &["-q", "--json", "a", "b"], &["--picture", "--json", "a", "b"]]
+        {
+            assert!(parse(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `map`: a picture of what a disk says of itself; or of two disks, and where they differ.
+
+use crate::{
+    command_line::Invocation,
+    diff::compare::{Side, compare},
+    picture::{Class, Picture, Strip},
+    walk,
+};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+/// Blocks in which two disks are compared, in bytes.
+const BLOCK: u64 = 4096;
+
+/// Draw where a disk has data and holes, or two disks side by side and where they differ.
+#[derive(Parser, Debug)]
+#[command(
+    name = "map",
+    infer_long_args = true,
+    args_override_self = true,
+    disable_version_flag = true,
+    bin_name = "diskpipe map",
+    after_help = "DISK is NBD-URI | FILE | [ COMMAND ARGUMENT... ]"
+)]
+struct Options {
+    /// Use colours, even when the output is no terminal.
+    #[arg(long, alias = "colour", overrides_with = "no_color")]
+    color: bool,
+
+    /// Use no colours.
+    #[arg(long, alias = "no-colour", overrides_with = "color")]
+    no_color: bool,
+
+    /// Draw into this file, as SVG, instead of in the terminal.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// One disk, or two.
+    #[arg(value_name = "DISK", required = true, num_args = 1..=2)]
+    disks: Vec<OsString>,
+}
+
+/// The options, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Options::command()
+}
+
+/// Runs the tool. The first argument is the name that it was started under.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let invocation = match Invocation::new(args, "diskpipe map") {
+        Ok(invocation) => invocation,
+        Err(code) => return code,
+    };
+    let options: Options = match invocation.parse(command()) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    match run(&invocation, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => invocation.failed(&e),
+    }
+}
+
+fn run(invocation: &Invocation, options: &Options) -> Result<()> {
+    let words: Vec<_> = options.disks.iter().map(|disk| invocation.word(disk.clone())).collect();
+    let names: Vec<String> = words.iter().map(ToString::to_string).collect();
+    let disks = words.iter().map(walk::open).collect::<Result<Vec<_>>>()?;
+    let mut strips = Vec::new();
+    for ((_, disk), name) in disks.iter().zip(&names) {
+        strips.push(Strip::of(&**disk, name)?);
+    }
+    if let [(_, a), (_, b)] = disks.as_slice() {
+        let (a, b) = (Side { disk: &**a, name: &names[0] }, Side { disk: &**b, name: &names[1] });
+        compare(&a, &b, BLOCK, &mut |range, _| {
+            strips.iter_mut().for_each(|strip| strip.mark(range, Class::Changed));
+            true
+        })?;
+    }
+    let picture = Picture::new(strips);
+    match &options.svg {
+        Some(file) => std::fs::write(file, picture.svg()).with_context(|| file.display().to_string()),
+        None => {
+            let colours = options.color || (!options.no_color && io::stdout().is_terminal());
+            io::stdout().write_all(picture.text(colours).as_bytes()).context("writing to standard output")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_disk_is_drawn_or_two() {
+        let parse = |args: &[&str]| Options::try_parse_from([&["map"], args].concat()).ok();
+        assert_eq!(parse(&["a", "b", "--svg=x"]).unwrap().disks.len(), 2);
+        assert_eq!(parse(&["a"]).unwrap().disks.len(), 1);
+        assert!(parse(&[]).is_none() && parse(&["a", "b", "c"]).is_none());
+    }
+}
