@@ -58,6 +58,7 @@ Commands:
   map             draw where a disk has data, or where two disks differ
   mount           show a disk as a file (also under the name nbdfuse)
   resize          change the size of a disk that is served
+  shell           talk to servers in Python (also under the name nbdsh)
   zero            overwrite a disk with zeroes (also under the name nbdzero)
   install-names DIR [--force]
                   make links of those names in DIR

@@ -113,7 +113,7 @@ impl Invocation {
 
     fn version(&self) -> String {
         match self.name.as_str() {
-            name @ ("nbdcopy" | "nbddiscard" | "nbddump" | "nbdfuse" | "nbdinfo" | "nbdzero") => {
+            name @ ("nbdcopy" | "nbddiscard" | "nbddump" | "nbdfuse" | "nbdinfo" | "nbdsh" | "nbdzero") => {
                 format!("{name} {COMPATIBLE}\nlibnbd {COMPATIBLE}\n")
             }
             name => format!("{name} {}\n", env!("CARGO_PKG_VERSION")),

@@ -16,6 +16,7 @@ pub mod map;
 pub mod mount;
 mod picture;
 pub mod resize;
+pub mod shell;
 mod size;
 mod walk;
 
@@ -36,7 +37,7 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 9 + cfg!(feature = "mount") as usize] = [
+pub const TOOLS: [Tool; 10 + cfg!(feature = "mount") as usize] = [
     Tool {
         name: "copy",
         alias: Some("nbdcopy"),
@@ -100,6 +101,13 @@ pub const TOOLS: [Tool; 9 + cfg!(feature = "mount") as usize] = [
         manual: include_str!("resize/resize.md"),
         command: resize::command,
         main: resize::main,
+    },
+    Tool {
+        name: "shell",
+        alias: Some("nbdsh"),
+        manual: include_str!("shell/shell.md"),
+        command: shell::command,
+        main: shell::main,
     },
     Tool {
         name: "zero",
