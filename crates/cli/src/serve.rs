@@ -22,7 +22,7 @@ mod trace;
 mod user;
 
 use anyhow::{Context, Result, anyhow, bail};
-use disk::Backend;
+use disk::{Backend, registry::Described};
 use listen::Place;
 use messages::Messages;
 use notify::Manager;
@@ -87,13 +87,15 @@ fn follow(program: &str, options: ServeOptions) -> Result<ExitCode> {
         What::LongOptions => describe::option_list(true),
         What::DumpPlugin => {
             let plugin = stack.plugin().context("--dump-plugin needs a plugin")?;
-            let model = match stack.start(&options.arguments, &|_, _, backend| backend) {
-                Ok(backend) => backend.thread_model(),
+            let described = match stack.describe(&options.arguments) {
+                Ok(described) => described,
                 // Without its parameters a plugin cannot start, but can be asked all the same.
-                Err(_) if options.arguments.is_empty() => plugin.thread_model,
+                Err(_) if options.arguments.is_empty() => {
+                    Described { thread_model: plugin.thread_model, lines: String::new() }
+                }
                 Err(error) => bail!(error),
             };
-            describe::plugin(program, plugin, model)
+            describe::plugin(program, plugin, &described)
         }
     };
     Ok(crate::print(&text))

@@ -57,6 +57,8 @@ pub struct Client<'a> {
     pub label: Option<Arc<str>>,
     /// Ends its connection, with what is under way.
     pub hang_up: Wish,
+    /// Refuses its requests from now on with `ESHUTDOWN`; what is under way is answered.
+    pub dismiss: Wish,
 }
 
 impl<'a> Client<'a> {

@@ -24,6 +24,23 @@ pub trait Plugin: Params + Sized {
     /// # Errors
     /// A sentence that names the parameter.
     fn start(self) -> Result<impl Backend + 'static>;
+
+    /// What `--dump-plugin` tells when it is given parameters, perhaps not all that serving needs.
+    ///
+    /// # Errors
+    /// A sentence that names the parameter.
+    fn describe(self) -> Result<Described> {
+        Ok(Described { thread_model: self.start()?.thread_model(), lines: String::new() })
+    }
+}
+
+/// What is known of a plugin with its parameters.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// How many requests its disks take at once.
+    pub thread_model: crate::ThreadModel,
+    /// Further lines for `--dump-plugin`, each with its newline.
+    pub lines: String,
 }
 
 /// A layer over another backend. The implementing struct holds its parameters.
@@ -62,6 +79,7 @@ pub struct PluginEntry {
     /// See [`Plugin::THREAD_MODEL`].
     pub thread_model: crate::ThreadModel,
     start: fn(&mut Args) -> Result<Arc<dyn Backend>>,
+    describe: fn(&mut Args) -> Result<Described>,
 }
 
 type StartFilter = fn(&mut Args, Arc<dyn Backend>) -> Result<Arc<dyn Backend>>;
@@ -81,6 +99,7 @@ impl PluginEntry {
             dump: P::DUMP,
             thread_model: P::THREAD_MODEL,
             start: |args| Ok(Arc::new(Complete::new(P::parse(args)?.start()?))),
+            describe: |args| P::parse(args)?.describe(),
         }
     }
 
@@ -91,6 +110,14 @@ impl PluginEntry {
     /// A sentence that begins with the plugin's name.
     pub fn start(&self, args: &mut Args) -> Result<Arc<dyn Backend>> {
         (self.start)(args).map_err(|e| named(e, self.about.name)).map(crate::checked::backend)
+    }
+
+    /// Takes its parameters from `args`, and says what is known of it with them; see [`Plugin::describe`].
+    ///
+    /// # Errors
+    /// A sentence that begins with the plugin's name.
+    pub fn describe(&self, args: &mut Args) -> Result<Described> {
+        (self.describe)(args).map_err(|e| named(e, self.about.name))
     }
 }
 

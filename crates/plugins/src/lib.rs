@@ -9,6 +9,7 @@ mod blkio;
 mod calendar;
 mod content;
 mod data;
+mod eval;
 mod file;
 mod floppy;
 mod fresh;
@@ -28,6 +29,8 @@ mod parts;
 mod pattern;
 mod random;
 mod regions;
+mod script;
+mod sh;
 mod sparse_random;
 mod split;
 mod tmpdisk;
@@ -41,6 +44,7 @@ use disk::PluginEntry;
 pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<blkio::Blkio>(),
     PluginEntry::of::<data::Data>(),
+    PluginEntry::of::<eval::Eval>(),
     PluginEntry::of::<file::File>(),
     PluginEntry::of::<floppy::Floppy>(),
     PluginEntry::of::<full::Full>(),
@@ -53,6 +57,7 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<partitioning::Partitioning>(),
     PluginEntry::of::<pattern::Pattern>(),
     PluginEntry::of::<random::Random>(),
+    PluginEntry::of::<sh::Sh>(),
     PluginEntry::of::<sparse_random::SparseRandom>(),
     PluginEntry::of::<split::Split>(),
     PluginEntry::of::<tmpdisk::TmpDisk>(),

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let administrators = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
     let mke2fs = (!administrators.iter().any(|path| Path::new(path).exists())).then_some("mke2fs");
     let qemu = (!installed("qemu-nbd")).then_some("qemu-nbd");
+    let python = (!installed("python3")).then_some("python3");
     let daemon = (!installed("qemu-storage-daemon")).then_some("qemu-storage-daemon");
     let no_blkio = (!cfg!(feature = "blkio")).then_some("the cargo feature blkio");
     let uring = no_blkio.or((!has_uring()).then_some("io_uring"));
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
                 .needing(daemon.or(no_blkio)),
             Case::new("data", &[("data", "@40000 ( 1 \"abc\" @^512 )*1000 @+5")], Model),
             Case::new("data", &[("raw", "hello"), ("size", "1M"), ("allocator", "malloc")], Model),
+            Case::new("eval", &[], Model).with(file_by_shell),
             Case::new("file", &[], Model).with(|| file(1 << 20, false)),
             Case::new("file", &[], Model).with(|| file(100_001, false)),
             Case::new("file", &[("cache", "direct")], Model)
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
             Case::new("pattern", &[("size", "9223372036854775807")], Verifying),
             Case::new("random", &[("size", "100001"), ("seed", "7")], Verifying),
             Case::new("random", &[("size", "1T")], Verifying),
+            Case::new("sh", &[], Model).with(memory_by_python).needing(python),
             Case::new("sparse-random", &[("size", "4M"), ("seed", "7")], Verifying),
             Case::new("sparse-random", &[("size", "1T"), ("seed", "8"), ("blocksize", "1M")], Verifying),
             Case::new("split", &[], Model).with(parts),
@@ -157,6 +160,36 @@ fn parts() -> Made {
     let ((mut args, keep), (more, also)) = (file(70_001, false), file(100_001, false));
     args.extend(more);
     (args, Box::new((keep, also)))
+}
+
+/// A file, each of whose requests is a fragment of shell script.
+fn file_by_shell() -> Made {
+    let (args, keep) = file(1 << 20, false);
+    let scripts = [
+        ("config", r#"echo "$3" > "$tmpdir/name""#),
+        ("get_size", r#"stat -c %s "$(cat "$tmpdir/name")""#),
+        (
+            "pread",
+            r#"dd if="$(cat "$tmpdir/name")" skip="$4" count="$3" iflag=count_bytes,skip_bytes status=none"#,
+        ),
+        ("pwrite", r#"dd of="$(cat "$tmpdir/name")" seek="$4" conv=notrunc oflag=seek_bytes status=none"#),
+        ("flush", "exit 0"),
+        ("can_multi_conn", "exit 0"),
+        ("thread_model", "echo parallel"),
+    ];
+    let scripts = scripts.map(|(method, script)| (method.to_owned(), script.to_owned()));
+    (scripts.into_iter().chain(args).collect(), keep)
+}
+
+/// A persistent script with a disk in its memory.
+fn memory_by_python() -> Made {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let script = dir.path().join("ram.py");
+    std::fs::write(&script, include_str!("ram.py")).expect("a file");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("an executable file");
+    let args = [("persistent", "true"), ("script", &script.display().to_string()), ("size", "1M")];
+    (args.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(), Box::new(dir))
 }
 
 /// A memory disk served by another project's server.

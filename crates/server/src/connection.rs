@@ -10,7 +10,10 @@ use disk::{Backend, Client, Peer, Wish};
 use net::Stream;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 /// Serves one client. Nothing that happens here reaches other connections, not even a panic.
@@ -21,6 +24,7 @@ pub(crate) fn serve(
     number: u64,
     clock: &Clock,
 ) {
+    let dismissed = Arc::new(AtomicBool::new(false));
     let client = Client {
         connection: number,
         export: "",
@@ -29,6 +33,10 @@ pub(crate) fn serve(
         certificate: None,
         peer: peer(stream),
         label: stream.security_label().map(Into::into),
+        dismiss: {
+            let dismissed = dismissed.clone();
+            Wish::new(move || dismissed.store(true, Relaxed))
+        },
         hang_up: {
             let stream = Arc::downgrade(stream);
             Wish::new(move || {
@@ -46,7 +54,8 @@ pub(crate) fn serve(
         export = tracing::field::Empty
     );
     let _inside = span.enter();
-    let served = catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, clock)));
+    let served =
+        catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, &dismissed, clock)));
     let log = &options.log;
     match served {
         Ok(Ok(())) => log.debug(&format!("connection {number}: closed")),
@@ -64,6 +73,7 @@ fn converse(
     backend: &dyn Backend,
     options: &Options,
     client: &Client<'_>,
+    dismissed: &AtomicBool,
     clock: &Clock,
 ) -> Result<(), String> {
     let timed = Timed { clock, next: backend };
@@ -87,7 +97,7 @@ fn converse(
         "connection {}: export {:?}, {} bytes, flags {}",
         client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
     ));
-    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options, client.connection);
+    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options, client.connection, dismissed);
     let closed = disk.close().wait();
     match ended {
         Ok(End::Disconnected | End::Closed) => closed.map_err(|e| format!("closing the disk: {e}")),

@@ -48,6 +48,7 @@
 mod clock;
 mod connection;
 mod input;
+mod metadata;
 pub mod metrics;
 mod negotiate;
 mod output;

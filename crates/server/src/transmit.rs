@@ -2,6 +2,7 @@
 
 use crate::{
     input::Input,
+    metadata::{Metadata, one_status, shorten},
     output::Output,
     patience::Patience,
     pending::{Answer, Outcome, Pending},
@@ -13,11 +14,21 @@ use crate::{
 use disk::{BufMut, Data, Disk, Facts, Io, Range, WriteFlags, ZeroFlags};
 use net::{Stream, Wait};
 use proto::{
-    Command, CommandFlags, Errno, Extent, ReplyStyle, ReplyTo, Request, command::BlockStatusPayload,
+    Command, CommandFlags, Errno, ReplyStyle, ReplyTo, Request, command::BlockStatusPayload,
     handshake::Negotiated, limits::PAYLOAD_MAX,
 };
 use reactor::{InFlight, Interest, Readiness};
-use std::{future::poll_fn, io, ops::ControlFlow, pin::pin, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    io,
+    ops::ControlFlow,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
+};
 
 /// Replies do not wait for the end of a payload as long as this.
 const LONG_PAYLOAD: u64 = 128 << 10;
@@ -41,6 +52,8 @@ enum Taken {
     Begun(Request),
     /// This request changes the size of the disk, or asks to be told of changes.
     Resize(Request),
+    /// The disk wants the client to leave, so this request is not carried out.
+    Unwelcome(Request),
     /// The client said goodbye.
     Goodbye,
 }
@@ -77,6 +90,7 @@ pub(crate) fn transmit(
     first: &[u8],
     options: &Options,
     number: u64,
+    dismissed: &AtomicBool,
 ) -> std::result::Result<End, Broken> {
     let contexts = negotiated.contexts.iter();
     let contexts = contexts
@@ -102,15 +116,9 @@ pub(crate) fn transmit(
         patience: Patience::new(stream, options.idle_limit)?,
         readiness: None,
         refusals: Refusals { log: &*options.log, number, told: false },
+        dismissed,
     };
     reactor::block_on(transmission.run())
-}
-
-/// A metadata context that was negotiated.
-#[derive(Clone, Copy)]
-enum Metadata {
-    Allocation,
-    Other(usize),
 }
 
 struct Transmission<'d> {
@@ -129,6 +137,8 @@ struct Transmission<'d> {
     /// Made when it is first needed: most connections never wait for anything but their client.
     readiness: Option<Readiness<Arc<Stream>>>,
     refusals: Refusals<'d>,
+    /// The disk wants the client to leave.
+    dismissed: &'d AtomicBool,
 }
 
 /// What the log hears of requests that are not carried out.
@@ -152,6 +162,11 @@ impl<'d> Transmission<'d> {
                 Taken::Resize(request) => {
                     let (to, pending) = (self.to(&request), self.pending.iter().map(|p| &p.request));
                     self.resize.carry_out(&request, to, pending, &mut self.output).await;
+                    continue;
+                }
+                Taken::Unwelcome(request) => {
+                    self.discard(request.payload_len(self.style.header_style())).await?;
+                    self.refuse(&request, Errno::ESHUTDOWN, "the disk wants no more requests of this client");
                     continue;
                 }
                 Taken::All | Taken::Enough => {}
@@ -198,6 +213,9 @@ impl<'d> Transmission<'d> {
             };
             if request.command == Command::Disc {
                 return Ok(Taken::Goodbye);
+            }
+            if self.dismissed.load(Relaxed) {
+                return Ok(Taken::Unwelcome(request));
             }
             let payload = request.payload_len(style);
             if payload > self.input.unread().len() as u64 {
@@ -563,28 +581,4 @@ impl<'d> Transmission<'d> {
             self.resize.tell(change, &mut self.output);
         }
     }
-}
-
-fn one_status<'d>(
-    disk: &'d dyn Disk,
-    facts: &'d Facts,
-    context: Metadata,
-    range: Range,
-    limit: usize,
-) -> Io<'d, Vec<Extent>> {
-    match context {
-        Metadata::Allocation if facts.extents => disk.extents(range, limit).map(|e| {
-            if e.is_empty() {
-                return Err(disk::Error::io("the disk gave no extent"));
-            }
-            Ok(to_wire::allocation(&e))
-        }),
-        Metadata::Allocation => Io::ok(vec![Extent { length: range.len, status: 0 }]),
-        Metadata::Other(index) => disk.status(index, range, limit).map(to_wire::statuses),
-    }
-}
-
-fn shorten(mut list: Vec<Extent>, limit: usize) -> Vec<Extent> {
-    list.truncate(limit);
-    list
 }

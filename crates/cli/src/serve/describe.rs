@@ -2,7 +2,7 @@
 
 use super::options;
 use super::stack::Stack;
-use disk::ThreadModel;
+use disk::registry::Described;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -104,20 +104,20 @@ fn library_directory(bindir: &Path) -> String {
     found.unwrap_or(beside).display().to_string()
 }
 
-/// `--dump-plugin`: facts about the plugin, `key=value`. `model` is that of the whole stack.
-pub(crate) fn plugin(program: &str, plugin: &disk::PluginEntry, model: ThreadModel) -> String {
+/// `--dump-plugin`: facts about the plugin, `key=value`. The thread model is that of the whole stack.
+pub(crate) fn plugin(program: &str, plugin: &disk::PluginEntry, described: &Described) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "path={}", std::env::current_exe().unwrap_or_default().display());
     let _ = writeln!(text, "name={}", plugin.about.name);
     let _ = writeln!(text, "version={}", version_number(program));
     let _ = writeln!(text, "api_version=2");
     let _ = writeln!(text, "max_thread_model={}", plugin.thread_model);
-    let _ = writeln!(text, "thread_model={}", model.min(plugin.thread_model));
+    let _ = writeln!(text, "thread_model={}", described.thread_model.min(plugin.thread_model));
     let _ = writeln!(text, "errno_is_preserved=1");
     text += &params::help::dump_lines(plugin.about.params);
     let _ = writeln!(text, "has_thread_model=1");
     for (key, value) in plugin.dump {
         let _ = writeln!(text, "{key}={value}");
     }
-    text
+    text + &described.lines
 }

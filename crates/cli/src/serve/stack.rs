@@ -2,7 +2,10 @@
 
 use super::debug_flag::DebugFlag;
 use super::options::ServeOptions;
-use disk::{Backend, FilterEntry, PluginEntry, registry::About};
+use disk::{
+    Backend, FilterEntry, PluginEntry,
+    registry::{About, Described},
+};
 use params::{Args, Param, ParamError};
 use std::sync::Arc;
 
@@ -99,6 +102,19 @@ impl Stack {
             filters.push(Args::new(pairs));
         }
         Ok(Shares { plugin: rest, filters })
+    }
+
+    /// What is known of the plugin with its parameters. The error is a sentence.
+    pub(crate) fn describe(&self, arguments: &[String]) -> Result<Described, String> {
+        let plugin = self.plugin.ok_or("no plugin is given: try --help")?;
+        let mut rest = self.share(arguments)?.plugin;
+        let mut described = plugin.describe(&mut rest).map_err(|error| error.to_string())?;
+        rest.finish(&[(plugin.about.name, plugin.about.params)]).map_err(|error| error.to_string())?;
+        if !self.filters.is_empty() {
+            let stack = self.start(arguments, &|_, _, backend| backend)?;
+            described.thread_model = described.thread_model.min(stack.thread_model());
+        }
+        Ok(described)
     }
 
     /// Gives each component its parameters and starts them, the plugin first. The error is a sentence.
