@@ -4,7 +4,7 @@ use crate::{
     clock::{Clock, Timed},
     negotiate::{Agreed, negotiate},
     serve::Options,
-    transmit::{Broken, End, transmit},
+    transmit::{Broken, End, Whose, transmit},
 };
 use disk::{Backend, Client, Peer, Wish};
 use net::Stream;
@@ -97,7 +97,8 @@ fn converse(
         "connection {}: export {:?}, {} bytes, flags {}",
         client.connection, negotiated.export, negotiated.info.size, negotiated.info.flags
     ));
-    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options, client.connection, dismissed);
+    let whose = Whose { number: client.connection, dismissed };
+    let ended = transmit(stream, &*disk, &facts, &negotiated, &first, options, whose);
     let closed = disk.close().wait();
     match ended {
         Ok(End::Disconnected | End::Closed) => closed.map_err(|e| format!("closing the disk: {e}")),

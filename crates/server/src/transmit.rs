@@ -33,6 +33,13 @@ use std::{
 /// Replies do not wait for the end of a payload as long as this.
 const LONG_PAYLOAD: u64 = 128 << 10;
 
+/// The connection that a transmission is of.
+pub(crate) struct Whose<'a> {
+    pub(crate) number: u64,
+    /// Set when the disk wants the client to leave.
+    pub(crate) dismissed: &'a AtomicBool,
+}
+
 /// How a transmission phase ended well.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -89,8 +96,7 @@ pub(crate) fn transmit(
     negotiated: &Negotiated,
     first: &[u8],
     options: &Options,
-    number: u64,
-    dismissed: &AtomicBool,
+    whose: Whose<'_>,
 ) -> std::result::Result<End, Broken> {
     let contexts = negotiated.contexts.iter();
     let contexts = contexts
@@ -115,8 +121,8 @@ pub(crate) fn transmit(
         in_flight: options.in_flight.max(1),
         patience: Patience::new(stream, options.idle_limit)?,
         readiness: None,
-        refusals: Refusals { log: &*options.log, number, told: false },
-        dismissed,
+        refusals: Refusals { log: &*options.log, number: whose.number, told: false },
+        dismissed: whose.dismissed,
     };
     reactor::block_on(transmission.run())
 }
