@@ -36,6 +36,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("fusermount3", "fuse3"),
     needed("c++", "g++"),
     needed("sgdisk", "gdisk"),
+    needed("genisoimage", "genisoimage"),
+    needed("isoinfo", "genisoimage"),
     needed("certtool", "gnutls-bin"),
     needed("psktool", "gnutls-bin"),
     needed("nbdcopy", "libnbd-bin"),
@@ -65,6 +67,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("setpriv", "util-linux"),
     needed("unshare", "util-linux"),
     needed("taskset", "util-linux"),
+    needed("xorriso", "xorriso"),
 ];
 
 /// Installs the packages of programs that are missing. What is there already stays, whatever its version.

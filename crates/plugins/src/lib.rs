@@ -14,6 +14,7 @@ mod file;
 mod floppy;
 mod fresh;
 mod full;
+mod iso;
 mod linuxdisk;
 mod memory;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<file::File>(),
     PluginEntry::of::<floppy::Floppy>(),
     PluginEntry::of::<full::Full>(),
+    PluginEntry::of::<iso::Iso>(),
     PluginEntry::of::<linuxdisk::LinuxDisk>(),
     PluginEntry::of::<memory::Memory>(),
     PluginEntry::of::<nbd::Nbd>(),

@@ -58,7 +58,6 @@ pub(crate) enum What {
 
 /// What the server's file system says of a node.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "iso comes next")]
 pub(crate) struct Attributes {
     /// Type and permissions.
     pub(crate) mode: u32,
@@ -158,6 +157,19 @@ impl Tree {
         self.nodes.len() - 1
     }
 
+    /// Adds a file that is on no server's disk, which must not be read by its path.
+    pub(crate) fn add_file(&mut self, directory: usize, name: &[u8], size: u64) -> usize {
+        let like = &self.nodes[directory].attributes;
+        let identity = (u64::MAX, self.nodes.len() as u64);
+        let attributes = Attributes { mode: 0o100_444, uid: 0, gid: 0, links: 1, identity, ..like.clone() };
+        let file = self.add(directory, name.to_vec(), What::File(size), attributes, 0);
+        let mut children = self.children(directory).to_vec();
+        let place = children.partition_point(|child| self.nodes[*child].name.as_slice() < name);
+        children.insert(place, file);
+        self.nodes[directory].what = What::Directory(children);
+        file
+    }
+
     /// Keeps only nodes (and what is in them) for which `keep` is true, and all of whose directories are kept.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Tree, usize) -> bool) {
         let mut stays = vec![false; self.nodes.len()];
@@ -194,14 +206,16 @@ impl Tree {
     }
 
     /// The node at a path from the root on, with slashes between names.
-    #[allow(dead_code, reason = "iso comes next")]
     pub(crate) fn find(&self, path: &[u8]) -> Option<usize> {
         let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
-        names.into_iter().try_fold(ROOT, |at, name| {
-            let children = self.children(at);
-            let place = children.binary_search_by(|child| self.nodes[*child].name.as_slice().cmp(name));
-            place.ok().map(|place| children[place])
-        })
+        names.into_iter().try_fold(ROOT, |at, name| self.find_in(at, name))
+    }
+
+    /// The node of this name in a directory.
+    pub(crate) fn find_in(&self, directory: usize, name: &[u8]) -> Option<usize> {
+        let children = self.children(directory);
+        let place = children.binary_search_by(|child| self.nodes[*child].name.as_slice().cmp(name));
+        place.ok().map(|place| children[place])
     }
 
     /// Where a node's content is on the server.

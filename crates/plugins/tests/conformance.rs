@@ -48,6 +48,13 @@ fn main() -> ExitCode {
             Case::new("file", &[], ReadOnly).with(|| file(1 << 20, true)),
             Case::new("floppy", &[], ReadOnly).with(files),
             Case::new("full", &[("size", "1M")], Refusing),
+            Case::new("iso", &[], ReadOnly).with(files),
+            Case::new(
+                "iso",
+                &[("params", "-JrT -no-pad -b sub/large -no-emul-boot -boot-info-table")],
+                ReadOnly,
+            )
+            .with(files),
             Case::new("linuxdisk", &[], ReadOnly).with(files).needing(mke2fs),
             Case::new("memory", &[("size", "1M")], Model),
             Case::new("memory", &[("size", "100001")], Model),
