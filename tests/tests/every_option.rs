@@ -1,7 +1,7 @@
 //! A row for every option of `serve`, in every spelling, with what it visibly does. An option without a row, ours or
 //! nbdkit's, fails; so does a row without an option. What goes deeper stands in `serve_options.rs`, `service.rs` and `tls.rs`.
 
-use e2e::{Run, Server, absent, directory};
+use e2e::{Run, Server, absent, directory, needs};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -185,6 +185,37 @@ fn every_option_has_a_row_and_every_row_an_option() {
         let theirs = listed(|list| Run::new("nbdkit").arg(list));
         assert!(theirs.len() > 40, "{theirs:?}");
         assert_eq!(&theirs - &spellings(), BTreeSet::new(), "options of nbdkit that have no row");
+    }
+}
+
+/// An option that nothing is missing with, by this name or an abbreviation of it, and a word that asks for the version.
+fn accepts(run: Run, name: &str) -> bool {
+    let value = match name {
+        "--debug" => Some("null.x=1"),
+        "--filter" => Some("cow"),
+        "--log" => Some("null"),
+        "--mask-handshake" | "--port" | "--threads" => Some("1"),
+        "--tls" => Some("off"),
+        "--export" | "--exportname" | "--export-name" | "--group" | "--ipaddr" | "--ip-addr"
+        | "--pidfile" | "--pid-file" | "--run" | "--selinux-label" | "--tls-certificates" | "--tls-psk"
+        | "--unix" | "--user" => Some("x"),
+        _ => None,
+    };
+    run.args(value).arg("--version").end().status.success()
+}
+
+#[test]
+fn what_nbdkit_takes_as_an_abbreviation_is_one_here() {
+    needs!("nbdkit");
+    let names = Run::new("nbdkit").arg("--long-options").text();
+    let mut seen = BTreeSet::new();
+    for name in names.lines() {
+        for end in 3..=name.len() {
+            let short = &name[..end];
+            if seen.insert(short) && accepts(Run::new("nbdkit").arg(short), name) {
+                assert!(accepts(Run::diskpipe().arg("serve").arg(short), name), "{short} for {name}");
+            }
+        }
     }
 }
 

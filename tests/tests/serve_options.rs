@@ -1,6 +1,6 @@
 //! Every option of `serve`, used as its manual says, looked at from outside.
 
-use e2e::{Run, Server, absent, directory, needs};
+use e2e::{PATIENCE, Run, Server, absent, directory, needs};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ fn complaint(arguments: &str) -> String {
 }
 
 fn greets(address: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) else { return false };
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) else { return false };
     let mut greeting = [0; 16];
     stream.read_exact(&mut greeting).is_ok() && &greeting == GREETING
 }
@@ -96,7 +96,7 @@ fn the_server_ends_with_its_parent() {
     let pid = fs::read_to_string(pid).unwrap();
     let start = Instant::now();
     while Path::new(&format!("/proc/{}", pid.trim())).exists() {
-        assert!(start.elapsed() < Duration::from_secs(10), "it is still there");
+        assert!(start.elapsed() < PATIENCE, "it is still there");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -384,7 +384,7 @@ fn slow_handshakes_and_idle_clients_are_cut_off() {
         let mut stream = server.connect();
         let start = Instant::now();
         stream.read_to_end(&mut Vec::new()).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < PATIENCE);
         assert!(server.stop().1.contains(word));
     }
     let server = Server::ours("--idle-timeout=0.2 --keepalive memory 1M");

@@ -541,7 +541,7 @@ fn a_handshake_that_does_not_go_on_is_cut_off() {
     let _silent = about_to_begin(&server);
     let error = the_error(&mut server);
     assert!(error.contains("cut off, because its handshake took more than 1 seconds"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(50));
 }
 
 #[test]

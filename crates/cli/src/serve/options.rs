@@ -1,6 +1,7 @@
 //! The grammar of nbdkit(1): what was typed, checked and as plain data.
 //!
-//! [`Typed`] declares every option once, for parsing, `--help`, completion and the manual page.
+//! [`Typed`] declares every option once, for parsing, `--help`, completion and the manual page. (Hidden aliases are
+//! abbreviations of nbdkit's that options of our own would make ambiguous.)
 //! [`ServeOptions::parse`] turns it into what the server needs, and is where options contradict each other.
 
 use super::debug_flag::DebugFlag;
@@ -51,7 +52,7 @@ pub(crate) struct Typed {
     #[arg(long)]
     explain: bool,
     /// The export name that --run puts into its variables.
-    #[arg(short = 'e', long, visible_aliases = ["export-name", "export"], value_name = "NAME",
+    #[arg(short = 'e', long, visible_aliases = ["export-name", "export"], alias = "exp", value_name = "NAME",
           allow_hyphen_values = true, default_value = "", hide_default_value = true)]
     exportname: String,
     /// Put a filter before the plugin; the first one given is nearest to the client.
@@ -85,7 +86,7 @@ pub(crate) struct Typed {
     #[arg(long, hide = true)]
     long_options: bool,
     /// Offer only these handshake flags.
-    #[arg(long, value_name = "MASK", allow_hyphen_values = true)]
+    #[arg(long, alias = "m", value_name = "MASK", allow_hyphen_values = true)]
     mask_handshake: Option<String>,
     /// Tell counters and latencies to Prometheus here: [HOST]:PORT or the path of a Unix socket.
     #[arg(long, value_name = "ADDRESS")]
@@ -115,7 +116,7 @@ pub(crate) struct Typed {
     #[arg(long)]
     print_uri: bool,
     /// Serve read-only.
-    #[arg(short = 'r', long, visible_alias = "read-only")]
+    #[arg(short = 'r', long, visible_alias = "read-only", alias = "re")]
     readonly: bool,
     /// Let clients that may write change the size of a disk that can change it (a proposed extension of NBD).
     #[arg(long)]
@@ -151,7 +152,7 @@ pub(crate) struct Typed {
     #[arg(long, value_name = "DIR")]
     tls_certificates: Option<PathBuf>,
     /// The file of pre-shared keys.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "tls-p", value_name = "FILE")]
     tls_psk: Option<PathBuf>,
     /// Versions and ciphers of TLS, as a priority string of GnuTLS.
     #[arg(long, value_name = "PRIORITY", allow_hyphen_values = true)]
