@@ -95,10 +95,14 @@ impl Data {
     }
 }
 
-/// People wrap base64 into lines.
-fn decoded(text: &str) -> Result<Arc<Node>> {
+/// Decodes base64, with or without blanks in it: people wrap it into lines.
+pub(crate) fn decode_base64(text: &str) -> std::result::Result<Vec<u8>, base64::DecodeError> {
     let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    let bytes = BASE64_STANDARD.decode(text).map_err(|e| Error::invalid(format!("base64=...: {e}")))?;
+    BASE64_STANDARD.decode(text)
+}
+
+fn decoded(text: &str) -> Result<Arc<Node>> {
+    let bytes = decode_base64(text).map_err(|e| Error::invalid(format!("base64=...: {e}")))?;
     Node::bytes(bytes).map_err(Error::invalid)
 }
 

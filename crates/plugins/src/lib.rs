@@ -10,10 +10,15 @@ mod calendar;
 mod content;
 mod data;
 mod eval;
+mod example1;
+mod example2;
+mod example3;
+mod example4;
 mod file;
 mod floppy;
 mod fresh;
 mod full;
+mod info;
 mod iso;
 mod linuxdisk;
 mod memory;
@@ -46,9 +51,14 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<blkio::Blkio>(),
     PluginEntry::of::<data::Data>(),
     PluginEntry::of::<eval::Eval>(),
+    PluginEntry::of::<example1::Example1>(),
+    PluginEntry::of::<example2::Example2>(),
+    PluginEntry::of::<example3::Example3>(),
+    PluginEntry::of::<example4::Example4>(),
     PluginEntry::of::<file::File>(),
     PluginEntry::of::<floppy::Floppy>(),
     PluginEntry::of::<full::Full>(),
+    PluginEntry::of::<info::Info>(),
     PluginEntry::of::<iso::Iso>(),
     PluginEntry::of::<linuxdisk::LinuxDisk>(),
     PluginEntry::of::<memory::Memory>(),

@@ -63,7 +63,7 @@ struct PatternDisk {
 impl PatternDisk {
     fn fill(&self, at: u64, into: &mut [u8]) {
         if self.stride == 8 {
-            return content::words(at, into, |word| (word * 8 ^ self.upper).to_be_bytes());
+            return content::words(at, into, |word| ((word * 8) ^ self.upper).to_be_bytes());
         }
         into.fill(0);
         for (part, word) in self.words(Range::new(at, into.len() as u64)) {
@@ -139,7 +139,7 @@ mod tests {
             let disk = open(&[("stride", &stride_text), ("upper", &upper_text)]).unwrap();
             let expected: Vec<u8> = (0..1_000_003u64 / 8 + 1)
                 .flat_map(|word| match word * 8 % stride {
-                    0 => (word * 8 ^ upper << 48).to_be_bytes(),
+                    0 => ((word * 8) ^ (upper << 48)).to_be_bytes(),
                     _ => [0; 8],
                 })
                 .take(1_000_003)

@@ -40,6 +40,10 @@ fn main() -> ExitCode {
             Case::new("data", &[("data", "@40000 ( 1 \"abc\" @^512 )*1000 @+5")], Model),
             Case::new("data", &[("raw", "hello"), ("size", "1M"), ("allocator", "malloc")], Model),
             Case::new("eval", &[], Model).with(file_by_shell),
+            Case::new("example1", &[], ReadOnly),
+            Case::new("example2", &[], ReadOnly).with(|| file(100_001, false)),
+            Case::new("example3", &[("size", "1M")], Model),
+            Case::new("example4", &[("size", "100001"), ("text", "hello")], Model),
             Case::new("file", &[], Model).with(|| file(1 << 20, false)),
             Case::new("file", &[], Model).with(|| file(100_001, false)),
             Case::new("file", &[("cache", "direct")], Model)
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
             )
             .with(files),
             Case::new("linuxdisk", &[], ReadOnly).with(files).needing(mke2fs),
+            Case::new("info", &[("mode", "version")], ReadOnly),
             Case::new("memory", &[("size", "1M")], Model),
             Case::new("memory", &[("size", "100001")], Model),
             // The largest disk that there can be.

@@ -217,7 +217,7 @@ impl Parser<'_, '_> {
             _ => None,
         };
         self.at += usize::from(shift.is_some());
-        match number.checked_mul(1 << shift.map_or(0, |power| 10 * (power + 1))).unwrap_or(u64::MAX) {
+        match number.saturating_mul(1 << shift.map_or(0, |power| 10 * (power + 1))) {
             number if number <= MAX_SIZE => Ok(number),
             _ => Err(Fault::at(place, format!("{what} is larger than a disk can be"))),
         }
