@@ -1,6 +1,7 @@
 //! What every end-to-end test needs: our own binary, the peers' programs, and children that never outlive their test.
 #![forbid(unsafe_code)]
 
+mod first_files;
 mod image;
 mod machine;
 mod peers;

@@ -1,6 +1,7 @@
-//! Disks behind libblkio's drivers: files through io_uring, and qcow2 images behind a vhost-user back end.
+//! Disks behind libblkio's drivers: files through io_uring, qcow2 images behind a vhost-user back end, and in a virtual
+//! machine NVMe and what VFIO drives.
 
-use e2e::{Process, RealDisk, Run, Server, directory, needs, same_content};
+use e2e::{Machine, Process, RealDisk, Run, Server, directory, needs, same_content};
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -175,5 +176,56 @@ fn a_device_that_is_not_there_is_named_at_the_start() {
         let expected = format!("blkio: {driver} path={path}: No such file or directory");
         assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
     }
-    e2e::skip("needs an NVMe, VFIO or vDPA device beyond its errors");
+    e2e::skip("needs a vDPA device beyond its errors");
+}
+
+/// Copies a file to the device and back.
+const THERE_AND_BACK: &str = r#"
+there_and_back() {
+    diskpipe serve -U - blkio "$@" num-queues=1 --run '
+        diskpipe info --size "$uri" && diskpipe copy --flush /content "$uri" && diskpipe copy "$uri" /tmp/back' &&
+        head -c $(stat -c %s /content) /tmp/back | cmp - /content && echo "$1 has it"
+}
+"#;
+
+#[test]
+fn nvme_and_vfio_devices_work_in_a_virtual_machine() {
+    needs!("busybox");
+    let dir = directory();
+    const DISK: usize = 16 << 20;
+    let content: Vec<u8> =
+        (0..3 << 20).map(|at| if (at >> 17) % 3 == 1 { 0 } else { (at * 11 + (at >> 8)) as u8 }).collect();
+    let disks = ["nvme", "vfio"].map(|name| dir.path().join(name));
+    // What was there before must go where the content is, and stay behind it.
+    disks.iter().for_each(|disk| fs::write(disk, vec![0x77; DISK]).unwrap());
+    let drive = |disk: &Path, id: &str| format!("file={},format=raw,if=none,id={id}", disk.display());
+    let (nvme, vfio) = (drive(&disks[0], "nvme"), drive(&disks[1], "vfio"));
+    let mut options = vec!["-machine", "q35,kernel-irqchip=split", "-cpu", "max,la57=off"];
+    options.extend(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
+    options.extend(["-drive", &nvme, "-device", "nvme,drive=nvme,serial=1"]);
+    options.extend(["-drive", &vfio, "-device"]);
+    options.push("virtio-blk-pci,drive=vfio,addr=5,disable-legacy=on,iommu_platform=on");
+    let script = format!(
+        "{THERE_AND_BACK}\
+         there_and_back nvme-io_uring path=/dev/ng0n1 num-entries=8\n\
+         device=/sys/bus/pci/devices/0000:00:05.0\n\
+         echo vfio-pci > $device/driver_override\n\
+         echo 0000:00:05.0 > /sys/bus/pci/drivers_probe\n\
+         there_and_back virtio-blk-vfio-pci path=$device queue-size=16\n"
+    );
+    let drivers = ["vfio-pci", "vfio_iommu_type1"];
+    let Some(mut machine) = Machine::with_program(&drivers, &[("content", &content)], &script, &options)
+    else {
+        return;
+    };
+    machine.expect("16777216");
+    machine.expect("nvme-io_uring has it");
+    machine.expect("16777216");
+    machine.expect("virtio-blk-vfio-pci has it");
+    machine.expect_end();
+    for disk in &disks {
+        let there = fs::read(disk).unwrap();
+        assert!(there[..content.len()] == content, "{}", disk.display());
+        assert!(there.len() == DISK && there[content.len()..].iter().all(|byte| *byte == 0x77));
+    }
 }

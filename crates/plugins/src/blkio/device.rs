@@ -115,7 +115,9 @@ impl Device {
             None => None,
         };
         let memory = region.as_ref().map(|(memory, _)| memory);
-        let queues = handles(queues, memory)?;
+        // A virtio request takes three descriptors: for what it is, where its data is, and what came of it.
+        let depth = optional(&blkio, "num-entries").max(optional(&blkio, "queue-size") / 3) as usize;
+        let queues = handles(queues, depth, memory)?;
         let blkio = Mutex::new(Some(blkio));
         Ok(Device { facts, limits, driver, queues, next: AtomicUsize::new(0), blkio, _region: region })
     }
@@ -181,13 +183,13 @@ fn per_queue(queues: usize) -> usize {
     (CHUNKS / queues.max(1)).clamp(LEAST, MOST)
 }
 
-fn handles(queues: Vec<Blkioq>, memory: Option<&Arc<SharedMemory>>) -> Result<Vec<Handle>> {
+fn handles(queues: Vec<Blkioq>, depth: usize, memory: Option<&Arc<SharedMemory>>) -> Result<Vec<Handle>> {
     let each = per_queue(queues.len());
     let of = |(i, queue): (usize, Blkioq)| {
         // Taken from the end: those at the front are used, and so in the processor's cache, most often.
         let free = || (i * each..(i + 1) * each).rev().map(|chunk| chunk * CHUNK).collect();
         let chunks = memory.map(|memory| Chunks { memory: memory.clone(), free: free() });
-        Queue::new(queue, chunks).map(Handle::new)
+        Queue::new(queue, depth, chunks).map(Handle::new)
     };
     queues.into_iter().enumerate().map(of).collect()
 }

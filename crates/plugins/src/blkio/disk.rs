@@ -27,7 +27,7 @@ impl BlkioDisk {
 
     /// Does a request, which comes back with what its memory holds then.
     async fn run(&self, request: Request) -> Result<Request> {
-        let mut waiting = pin!(self.handle.run(request)?);
+        let mut waiting = pin!(self.handle.run(request));
         loop {
             match reactor::timeout(LONG, waiting.as_mut()).await {
                 Ok(done) => return done,

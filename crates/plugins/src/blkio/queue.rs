@@ -7,6 +7,7 @@ use ::disk::{BufMut, Data, Errno, Error, Result, shared::SharedMemory};
 use blkio::{Blkioq, Completion, ReqFlags};
 use reactor::{Driver, Interest};
 use std::{
+    collections::BTreeMap,
     future::Future,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -64,6 +65,9 @@ struct State {
     chunks: Option<Chunks>,
     /// Those who wait for a chunk.
     waiting: Vec<Waker>,
+    /// Those who wait until there is room in the queue, the first first.
+    line: BTreeMap<u64, Waker>,
+    next_ticket: u64,
     /// Why nothing works any more.
     dead: Option<Error>,
 }
@@ -72,6 +76,9 @@ struct State {
 pub(crate) struct Queue {
     state: Mutex<State>,
     event: OwnedFd,
+    /// So many requests fit in. The drivers would keep what is more than that for later, but not all of them look at it
+    /// again when the queue is empty.
+    depth: usize,
     in_flight: AtomicUsize,
     /// Something was put into the queue that the device was not told of.
     unsubmitted: AtomicBool,
@@ -80,7 +87,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// # Errors
     /// When no descriptor is to be had.
-    pub(crate) fn new(mut queue: Blkioq, chunks: Option<Chunks>) -> Result<Arc<Queue>> {
+    pub(crate) fn new(mut queue: Blkioq, depth: usize, chunks: Option<Chunks>) -> Result<Arc<Queue>> {
         let fd = queue.get_completion_fd().ok_or_else(|| Error::io("the driver gives no descriptor"))?;
         // SAFETY: the queue has it open, and lives longer than this borrow.
         let event = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
@@ -91,11 +98,14 @@ impl Queue {
             free: Vec::new(),
             chunks,
             waiting: Vec::new(),
+            line: BTreeMap::new(),
+            next_ticket: 0,
             dead: None,
         };
         Ok(Arc::new(Queue {
             state: Mutex::new(state),
             event,
+            depth: depth.max(1),
             in_flight: AtomicUsize::new(0),
             unsubmitted: AtomicBool::new(false),
         }))
@@ -103,55 +113,6 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a request into the queue. The device is told of it by the loop, before it waits.
-    fn put(&self, request: Request) -> Result<usize> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        if let Some(dead) = &state.dead {
-            return Err(dead.duplicate());
-        }
-        let slot = state.free.pop().unwrap_or_else(|| {
-            state.slots.push(None);
-            state.slots.len() - 1
-        });
-        let Some(queue) = &mut state.queue else { return Err(Errno::SHUTDOWN.into()) };
-        let mut request = request;
-        let memory = state.chunks.as_ref().map(|chunks| &chunks.memory);
-        let place = |chunk: usize, len: usize| {
-            let (at, _) = memory.expect("chunks are of a region").lend(chunk, len).as_raw();
-            at.cast_mut()
-        };
-        let durable = |fua: bool| if fua { ReqFlags::FUA } else { ReqFlags::empty() };
-        // Buffers are pages on the heap, so their addresses stay when the request moves into its slot below.
-        match &mut request {
-            Request::Read { at, into } => {
-                queue.read(*at, into.as_mut_ptr(), into.len(), slot, ReqFlags::empty());
-            }
-            Request::Write { at, from, fua } => {
-                let bytes = from.as_bytes().unwrap_or_default();
-                queue.write(*at, bytes.as_ptr(), bytes.len(), slot, durable(*fua));
-            }
-            Request::ReadChunk { at, chunk, len } => {
-                queue.read(*at, place(*chunk, *len), *len, slot, ReqFlags::empty());
-            }
-            Request::WriteChunk { at, chunk, len, fua } => {
-                queue.write(*at, place(*chunk, *len), *len, slot, durable(*fua));
-            }
-            Request::Zero { at, len, unmap, fast, fua } => {
-                let mut flags = durable(*fua);
-                flags.set(ReqFlags::NO_UNMAP, !*unmap);
-                flags.set(ReqFlags::NO_FALLBACK, *fast);
-                queue.write_zeroes(*at, *len, slot, flags);
-            }
-            Request::Discard { at, len } => queue.discard(*at, *len, slot, ReqFlags::empty()),
-            Request::Flush => queue.flush(slot, ReqFlags::empty()),
-        }
-        state.slots[slot] = Some(Slot { request, outcome: None, waker: None, abandoned: false });
-        self.in_flight.fetch_add(1, SeqCst);
-        self.unsubmitted.store(true, SeqCst);
-        Ok(slot)
     }
 
     /// Tells the device of new requests, and takes what it has completed.
@@ -189,6 +150,49 @@ impl Queue {
 }
 
 impl State {
+    /// Puts a request into the queue. The device is told of it by the loop, before it waits.
+    fn put(&mut self, shared: &Queue, mut request: Request) -> Result<usize> {
+        let Some(queue) = &mut self.queue else { return Err(Errno::SHUTDOWN.into()) };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let memory = self.chunks.as_ref().map(|chunks| &chunks.memory);
+        let place = |chunk: usize, len: usize| {
+            let (at, _) = memory.expect("chunks are of a region").lend(chunk, len).as_raw();
+            at.cast_mut()
+        };
+        let durable = |fua: bool| if fua { ReqFlags::FUA } else { ReqFlags::empty() };
+        // Buffers are pages on the heap, so their addresses stay when the request moves into its slot below.
+        match &mut request {
+            Request::Read { at, into } => {
+                queue.read(*at, into.as_mut_ptr(), into.len(), slot, ReqFlags::empty());
+            }
+            Request::Write { at, from, fua } => {
+                let bytes = from.as_bytes().unwrap_or_default();
+                queue.write(*at, bytes.as_ptr(), bytes.len(), slot, durable(*fua));
+            }
+            Request::ReadChunk { at, chunk, len } => {
+                queue.read(*at, place(*chunk, *len), *len, slot, ReqFlags::empty());
+            }
+            Request::WriteChunk { at, chunk, len, fua } => {
+                queue.write(*at, place(*chunk, *len), *len, slot, durable(*fua));
+            }
+            Request::Zero { at, len, unmap, fast, fua } => {
+                let mut flags = durable(*fua);
+                flags.set(ReqFlags::NO_UNMAP, !*unmap);
+                flags.set(ReqFlags::NO_FALLBACK, *fast);
+                queue.write_zeroes(*at, *len, slot, flags);
+            }
+            Request::Discard { at, len } => queue.discard(*at, *len, slot, ReqFlags::empty()),
+            Request::Flush => queue.flush(slot, ReqFlags::empty()),
+        }
+        self.slots[slot] = Some(Slot { request, outcome: None, waker: None, abandoned: false });
+        shared.in_flight.fetch_add(1, SeqCst);
+        shared.unsubmitted.store(true, SeqCst);
+        Ok(slot)
+    }
+
     /// Submits and takes completions; `false` when none came in this time or the queue is dead.
     fn turn(&mut self, shared: &Queue, least: usize, mut patience: Duration) -> bool {
         let mut any = false;
@@ -241,6 +245,9 @@ impl State {
         }
         shared.in_flight.fetch_sub(1, SeqCst);
         found.outcome = Some(outcome);
+        if let Some((_, next)) = self.line.pop_first() {
+            next.wake();
+        }
         if let Some(waker) = found.waker.take() {
             waker.wake();
         }
@@ -265,6 +272,7 @@ impl State {
             std::mem::forget(std::mem::replace(&mut found.request, Request::Flush));
         }
         self.waiting.drain(..).for_each(Waker::wake);
+        std::mem::take(&mut self.line).into_values().for_each(Waker::wake);
     }
 
     /// Frees a slot whose request is complete.
@@ -322,10 +330,9 @@ impl Handle {
         Handle { driver: queue.clone(), queue }
     }
 
-    /// Does a request; it comes back with what its memory holds now.
-    pub(crate) fn run(&self, request: Request) -> Result<Waiting<'_>> {
-        let slot = self.queue.put(request)?;
-        Ok(Waiting { handle: self, slot: Some(slot) })
+    /// Does a request, once that is awaited; it comes back with what its memory holds then.
+    pub(crate) fn run(&self, request: Request) -> Waiting<'_> {
+        Waiting { handle: self, stage: Stage::InLine { request: Some(request), ticket: None } }
     }
 
     /// A chunk of the region, when there is one.
@@ -378,10 +385,16 @@ impl Drop for Chunk<'_> {
     }
 }
 
-/// A request in flight.
+/// A request on its way.
 pub(crate) struct Waiting<'a> {
     handle: &'a Handle,
-    slot: Option<usize>,
+    stage: Stage,
+}
+
+enum Stage {
+    InLine { request: Option<Request>, ticket: Option<u64> },
+    InFlight(usize),
+    Done,
 }
 
 impl Waiting<'_> {
@@ -393,14 +406,32 @@ impl Waiting<'_> {
         let memory = handle.queue.lock().chunks.as_ref()?.memory.clone();
         Some(Chunk { queue: &handle.queue, memory, at: Some(chunk) })
     }
-}
 
-impl Future for Waiting<'_> {
-    type Output = Result<Request>;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Request>> {
-        let handle = self.handle;
-        let Some(slot) = self.slot else { return Poll::Ready(Err(Error::io("awaited twice"))) };
-        let mut state = handle.queue.lock();
+    fn poll_locked(
+        stage: &mut Stage,
+        queue: &Queue,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Request>> {
+        if let Stage::InLine { request, ticket } = stage {
+            if let Some(dead) = &state.dead {
+                return Poll::Ready(Err(dead.duplicate()));
+            }
+            if queue.in_flight.load(SeqCst) >= queue.depth {
+                let ticket = *ticket.get_or_insert_with(|| {
+                    state.next_ticket += 1;
+                    state.next_ticket
+                });
+                state.line.insert(ticket, cx.waker().clone());
+                return Poll::Pending;
+            }
+            if let Some(ticket) = ticket {
+                state.line.remove(ticket);
+            }
+            let Some(request) = request.take() else { return Poll::Ready(Err(Error::io("awaited twice"))) };
+            *stage = Stage::InFlight(state.put(queue, request)?);
+        }
+        let Stage::InFlight(slot) = *stage else { return Poll::Ready(Err(Error::io("awaited twice"))) };
         let Some(Some(found)) = state.slots.get_mut(slot) else {
             return Poll::Ready(Err(Errno::SHUTDOWN.into()));
         };
@@ -408,13 +439,10 @@ impl Future for Waiting<'_> {
             if !found.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 found.waker = Some(cx.waker().clone());
             }
-            drop(state);
-            reactor::watch(&handle.driver);
             return Poll::Pending;
         };
-        let request = state.release(slot);
-        self.slot = None;
-        Poll::Ready(match (outcome, request) {
+        *stage = Stage::Done;
+        Poll::Ready(match (outcome, state.release(slot)) {
             (Ok(()), Some(request)) => Ok(request),
             (outcome, request) => {
                 state.give_back(request);
@@ -428,16 +456,42 @@ impl Future for Waiting<'_> {
     }
 }
 
+impl Future for Waiting<'_> {
+    type Output = Result<Request>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Request>> {
+        let handle = self.handle;
+        let polled = Waiting::poll_locked(&mut self.stage, &handle.queue, &mut handle.queue.lock(), cx);
+        if polled.is_pending() {
+            reactor::watch(&handle.driver);
+        }
+        polled
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Some(slot) = self.slot else { return };
         let mut state = self.handle.queue.lock();
-        let Some(Some(found)) = state.slots.get_mut(slot) else { return };
-        if found.outcome.is_none() {
-            found.abandoned = true;
-            return;
+        match &mut self.stage {
+            Stage::InLine { request, ticket } => {
+                state.give_back(request.take());
+                // Who was called already and does not come lets the next one go first.
+                if ticket.is_some_and(|ticket| state.line.remove(&ticket).is_none())
+                    && let Some((_, next)) = state.line.pop_first()
+                {
+                    next.wake();
+                }
+            }
+            Stage::InFlight(slot) => {
+                let slot = *slot;
+                let Some(Some(found)) = state.slots.get_mut(slot) else { return };
+                if found.outcome.is_none() {
+                    found.abandoned = true;
+                    return;
+                }
+                let request = state.release(slot);
+                state.give_back(request);
+            }
+            Stage::Done => {}
         }
-        let request = state.release(slot);
-        state.give_back(request);
     }
 }

@@ -14,6 +14,9 @@ use std::{
 /// The kernel may be out of memory for requests; then they are offered again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How many requests fit into a ring.
+const DEPTH: usize = 128;
+
 /// A ring over an open file.
 pub(super) struct Ring {
     handle: Handle,
@@ -29,9 +32,10 @@ impl Ring {
         let mut blkio = Blkio::new("io_uring").map_err(told)?;
         blkio.set_i32("fd", file.try_clone_to_owned()?.into_raw_fd()).map_err(told)?;
         blkio.connect().map_err(told)?;
+        blkio.set_i32("num-entries", DEPTH as i32).map_err(told)?;
         let queue = blkio.start().map_err(told)?.queues.pop();
         let queue = queue.ok_or_else(|| Error::io("there is no queue"))?;
-        Ok(Ring { handle: Handle::new(Queue::new(queue, None)?), _file: blkio })
+        Ok(Ring { handle: Handle::new(Queue::new(queue, DEPTH, None)?), _file: blkio })
     }
 
     /// Reads `len` bytes. What lies behind the end of the file is zeroes; it is for the caller to know where that is.
@@ -48,7 +52,7 @@ impl Ring {
     }
 
     async fn run(&self, request: Request) -> Result<Request> {
-        let mut waiting = pin!(self.handle.run(request)?);
+        let mut waiting = pin!(self.handle.run(request));
         loop {
             match reactor::timeout(AGAIN, waiting.as_mut()).await {
                 Ok(done) => return done,
