@@ -22,6 +22,8 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 pub(crate) const NEEDED: &[Needed] = &[
     needed("bash", "bash"),
     needed("hexdump", "bsdextrautils"),
+    needed("sha256sum", "coreutils"),
+    needed("ldd", "libc-bin"),
     needed("curl", "curl"),
     needed("cmp", "diffutils"),
     needed("diff", "diffutils"),
