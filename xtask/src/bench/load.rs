@@ -1,23 +1,32 @@
-//! The load: what a shape asks of a server, and how fast it is answered.
+//! The load: the leanest client there can be. Requests are made in advance, answers are only counted, and what goes out
+//! together is sent in one call, so that a figure tells of the server.
 
-use client::{Connector, blocking::Client};
-use disk::{Data, Disk, Io, Range, WriteFlags};
-use net::Address;
-use reactor::InFlight;
-use std::time::{Duration, Instant};
+use anyhow::{Context, Result, bail};
+use net::{Address, Stream, Wait};
+use proto::{
+    Command, CommandFlags, ReplyHeader, ReplyStyle, Request,
+    handshake::client::{ClientHandshake, Event, Wishes},
+};
+use std::{
+    io::IoSlice,
+    time::{Duration, Instant},
+};
 
-/// Where the load goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Read,
     Write,
     /// Reads and writes in turn.
     Mixed,
+    /// What is data and what is a hole.
+    Extents,
     /// Connect, agree on everything, disconnect.
     Connect,
 }
 
-/// One row of the table.
+/// One row of a table.
+#[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) name: &'static str,
     pub(super) ask: Ask,
@@ -26,11 +35,10 @@ pub(super) struct Shape {
     /// Requests in flight per connection.
     pub(super) depth: usize,
     pub(super) connections: usize,
-    pub(super) tcp: bool,
 }
 
 const fn shape(name: &'static str, ask: Ask, block: u64, depth: usize, connections: usize) -> Shape {
-    Shape { name, ask, block, depth, connections, tcp: false }
+    Shape { name, ask, block, depth, connections }
 }
 
 const K: u64 = 1 << 10;
@@ -40,7 +48,6 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("read-4k-q1", Ask::Read, 4 * K, 1, 1),
     shape("read-4k-q64", Ask::Read, 4 * K, 64, 1),
     shape("read-4k-q64-c4", Ask::Read, 4 * K, 64, 4),
-    shape("write-4k-q1", Ask::Write, 4 * K, 1, 1),
     shape("write-4k-q64", Ask::Write, 4 * K, 64, 1),
     shape("write-4k-q64-c4", Ask::Write, 4 * K, 64, 4),
     shape("mixed-4k-q64", Ask::Mixed, 4 * K, 64, 1),
@@ -51,10 +58,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("write-64k-q16", Ask::Write, 64 * K, 16, 1),
     shape("write-256k-q16", Ask::Write, 256 * K, 16, 1),
     shape("write-1m-q8", Ask::Write, 1024 * K, 8, 1),
+    shape("extents-1m-q16", Ask::Extents, 1024 * K, 16, 1),
     shape("connect", Ask::Connect, 0, 1, 1),
-    Shape { tcp: true, ..shape("tcp-read-4k-q64", Ask::Read, 4 * K, 64, 1) },
-    Shape { tcp: true, ..shape("tcp-read-1m-q8", Ask::Read, 1024 * K, 8, 1) },
-    Shape { tcp: true, ..shape("tcp-write-1m-q8", Ask::Write, 1024 * K, 8, 1) },
 ];
 
 /// How to reach an export.
@@ -62,122 +67,261 @@ pub(super) const SHAPES: &[Shape] = &[
 pub(super) struct Target {
     pub(super) address: Address,
     pub(super) export: String,
+    /// Ask for structured replies also where they are not needed.
+    pub(super) structured: bool,
 }
 
 impl Target {
-    pub(super) fn open(&self) -> disk::Result<Client> {
-        let mut connector = Connector::to(self.address.clone());
-        connector.options.export.clone_from(&self.export);
-        connector.options.timeout = Some(Duration::from_secs(10));
-        Client::open(&connector)
+    /// Connects and agrees on everything; also the size of the export.
+    pub(super) fn open(&self, ask: Ask) -> Result<(Stream, ReplyStyle, u64)> {
+        let stream = net::connect(&self.address, Some(Duration::from_secs(10)))?;
+        let extents = ask == Ask::Extents;
+        let mut machine = ClientHandshake::new(Wishes {
+            export: self.export.clone(),
+            structured_replies: self.structured || extents,
+            extended_headers: false,
+            contexts: if extents { vec![proto::meta_context::BASE_ALLOCATION.into()] } else { vec![] },
+            ..Wishes::default()
+        });
+        let mut room = [0; 1024];
+        loop {
+            let event = machine.next()?;
+            stream.send_all(&machine.take_output())?;
+            match event {
+                Event::NeedInput => match stream.recv(&mut room, Wait::Block)? {
+                    0 => bail!("the server closed the connection"),
+                    n => machine.feed(&room[..n]),
+                },
+                Event::Ready(negotiated) => return Ok((stream, negotiated.replies, negotiated.info.size)),
+                other => bail!("the handshake led to {other:?}"),
+            }
+        }
     }
 }
 
 /// Requests (or connections) per second.
-pub(super) fn measure(shape: &Shape, target: &Target, time: Duration) -> disk::Result<f64> {
-    if shape.ask == Ask::Connect {
-        let (start, mut done) = (Instant::now(), 0u64);
-        while start.elapsed() < time {
-            target.open()?.close()?;
-            done += 1;
-        }
-        return Ok(done as f64 / start.elapsed().as_secs_f64());
-    }
+pub(super) fn measure(shape: &Shape, target: &Target, time: Duration) -> Result<f64> {
     let rates = std::thread::scope(|scope| {
         let start = |n| scope.spawn(move || one_connection(shape, target, time, n));
         let threads: Vec<_> = (1..=shape.connections as u64).map(start).collect();
         let joined =
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
-        joined.collect::<disk::Result<Vec<f64>>>()
+        joined.collect::<Result<Vec<f64>>>()
     })?;
     Ok(rates.iter().sum())
 }
 
-fn one_connection(shape: &Shape, target: &Target, time: Duration, seed: u64) -> disk::Result<f64> {
-    let client = target.open()?;
-    let blocks = client.size() / shape.block;
-    let mut places = Places { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), blocks, block: shape.block };
-    let start = Instant::now();
-    let done = if shape.depth == 1 {
-        one_by_one(&client, shape, &mut places, time)?
-    } else {
-        let payload = Data::fill(shape.block as usize, |bytes| bytes.fill(0x5A));
-        let disk = client.disk();
-        let mut turn = 0u64;
-        let ask = || {
-            turn += 1;
-            let at = places.next();
-            match shape.ask {
-                Ask::Read => read(disk, at, shape.block),
-                Ask::Mixed if turn.is_multiple_of(2) => read(disk, at, shape.block),
-                _ => disk.write(at, payload.clone(), WriteFlags::default()),
+fn one_connection(shape: &Shape, target: &Target, time: Duration, seed: u64) -> Result<f64> {
+    let mut pace = Pace::new(time);
+    if shape.ask == Ask::Connect {
+        while pace.goes_on() {
+            goodbye(&target.open(shape.ask)?.0)?;
+            pace.done(1);
+        }
+        return Ok(pace.rate());
+    }
+    let mut load = Load::new(shape, target, seed)?;
+    load.ask(shape.depth)?;
+    while pace.goes_on() {
+        let done = load.answers()?;
+        load.ask(done)?;
+        pace.done(done);
+    }
+    let mut left = shape.depth;
+    while left > 0 {
+        left -= load.answers()?;
+    }
+    goodbye(&load.stream)?;
+    Ok(pace.rate())
+}
+
+fn goodbye(stream: &Stream) -> Result<()> {
+    let mut out = Vec::new();
+    let request =
+        Request { flags: CommandFlags::NONE, command: Command::Disc, cookie: 0, offset: 0, length: 0 };
+    request.encode_into(proto::HeaderStyle::Compact, &mut out);
+    Ok(stream.send_all(&out)?)
+}
+
+/// The rate of the median of short spans: what disturbs some of them, such as the kernel taking the core from those who
+/// run in real time for 50 ms of every second, does not count.
+pub(super) struct Pace {
+    end: Instant,
+    span: Instant,
+    in_span: usize,
+    rates: Vec<f64>,
+}
+
+const SPAN: Duration = Duration::from_millis(25);
+
+impl Pace {
+    pub(super) fn new(time: Duration) -> Pace {
+        let now = Instant::now();
+        Pace { end: now + time, span: now, in_span: 0, rates: vec![] }
+    }
+
+    pub(super) fn goes_on(&mut self) -> bool {
+        let now = Instant::now();
+        let span = now - self.span;
+        if span >= SPAN {
+            self.rates.push(self.in_span as f64 / span.as_secs_f64());
+            (self.span, self.in_span) = (now, 0);
+        }
+        now < self.end || self.rates.is_empty()
+    }
+
+    pub(super) fn done(&mut self, requests: usize) {
+        self.in_span += requests;
+    }
+
+    pub(super) fn rate(self) -> f64 {
+        super::table::median(self.rates)
+    }
+}
+
+/// One connection with requests in flight.
+struct Load {
+    stream: Stream,
+    style: ReplyStyle,
+    ask: Ask,
+    places: Places,
+    payload: Vec<u8>,
+    headers: Vec<u8>,
+    room: Vec<u8>,
+    /// Bytes in `room`.
+    have: usize,
+    /// Bytes of a payload still to come.
+    payload_left: u64,
+    /// With them, the answer is complete.
+    completes: bool,
+}
+
+impl Load {
+    fn new(shape: &Shape, target: &Target, seed: u64) -> Result<Load> {
+        let (stream, style, size) = target.open(shape.ask)?;
+        let state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Ok(Load {
+            stream,
+            style,
+            ask: shape.ask,
+            places: Places { state, turn: 0, blocks: size / shape.block, block: shape.block },
+            payload: vec![0x5A; shape.block as usize],
+            headers: Vec::new(),
+            room: vec![0; 512 << 10],
+            have: 0,
+            payload_left: 0,
+            completes: false,
+        })
+    }
+
+    /// Sends so many requests.
+    fn ask(&mut self, requests: usize) -> Result<()> {
+        self.headers.clear();
+        let style = self.style.header_style();
+        let mut writes = Vec::with_capacity(requests);
+        for _ in 0..requests {
+            let (offset, turn) = self.places.next();
+            let command = match self.ask {
+                Ask::Write => Command::Write,
+                Ask::Mixed if turn.is_multiple_of(2) => Command::Write,
+                Ask::Extents => Command::BlockStatus,
+                _ => Command::Read,
+            };
+            // The lowest bit of the cookie tells how much comes back.
+            let cookie = turn << 1 | u64::from(command == Command::Read);
+            Request { flags: CommandFlags::NONE, command, cookie, offset, length: self.places.block }
+                .encode_into(style, &mut self.headers);
+            writes.push(command == Command::Write);
+        }
+        if !writes.contains(&true) {
+            return Ok(self.stream.send_all(&self.headers)?);
+        }
+        let mut pieces = Vec::with_capacity(requests * 2);
+        for (header, write) in self.headers.chunks(style.request_len()).zip(writes) {
+            pieces.push(IoSlice::new(header));
+            if write {
+                pieces.push(IoSlice::new(&self.payload));
             }
-        };
-        reactor::block_on(in_flight(ask, shape.depth, time))?
-    };
-    let rate = done as f64 / start.elapsed().as_secs_f64();
-    client.close()?;
-    Ok(rate)
-}
-
-fn read(disk: &dyn Disk, at: u64, len: u64) -> Io<'_, ()> {
-    disk.read(Range::new(at, len)).map(|_| Ok(()))
-}
-
-fn one_by_one(client: &Client, shape: &Shape, places: &mut Places, time: Duration) -> disk::Result<u64> {
-    let (start, mut done, mut buffer) = (Instant::now(), 0u64, vec![0x5A; shape.block as usize]);
-    // The clock is looked at now and then only.
-    while !done.is_multiple_of(32) || start.elapsed() < time {
-        match shape.ask {
-            Ask::Read => client.read(&mut buffer, places.next())?,
-            _ => client.write(&buffer, places.next())?,
         }
-        done += 1;
+        send_all(&self.stream, &mut pieces)
     }
-    Ok(done)
+
+    /// Waits for answers; how many came.
+    fn answers(&mut self) -> Result<usize> {
+        let mut done = 0;
+        while done == 0 {
+            match self.stream.recv(&mut self.room[self.have..], Wait::Block)? {
+                0 => bail!("the server closed the connection"),
+                n => self.have += n,
+            }
+            let mut at = 0;
+            loop {
+                let here = self.payload_left.min((self.have - at) as u64);
+                at += here as usize;
+                self.payload_left -= here;
+                if self.payload_left > 0 {
+                    break;
+                }
+                done += usize::from(std::mem::take(&mut self.completes));
+                let Some((header, taken)) = ReplyHeader::decode(self.style, &self.room[at..self.have])?
+                else {
+                    break;
+                };
+                at += taken;
+                (self.payload_left, self.completes) = match header {
+                    ReplyHeader::Simple(reply) if reply.error.is_some() => {
+                        bail!("the server answers {reply:?}")
+                    }
+                    ReplyHeader::Simple(reply) => ((reply.cookie & 1) * self.places.block, true),
+                    ReplyHeader::Chunk(chunk) if chunk.kind.is_error() => {
+                        bail!("the server answers {chunk:?}")
+                    }
+                    ReplyHeader::Chunk(chunk) => (chunk.length, chunk.is_done()),
+                };
+            }
+            self.room.copy_within(at..self.have, 0);
+            self.have -= at;
+        }
+        Ok(done)
+    }
 }
 
-async fn in_flight<'a>(
-    mut ask: impl FnMut() -> Io<'a, ()>,
-    depth: usize,
-    time: Duration,
-) -> disk::Result<u64> {
-    let (start, mut done, mut over, mut flying) = (Instant::now(), 0u64, false, InFlight::new());
-    (0..depth).for_each(|_| flying.push(ask()));
-    while let Some(answer) = flying.next().await {
-        answer?;
-        done += 1;
-        over = over || (done.is_multiple_of(32) && start.elapsed() > time);
-        if !over {
-            flying.push(ask());
-        }
+pub(super) fn send_all(stream: &Stream, mut pieces: &mut [IoSlice<'_>]) -> Result<()> {
+    while !pieces.is_empty() {
+        let sent = stream.send_vectored(pieces, Wait::Block)?;
+        IoSlice::advance_slices(&mut pieces, sent);
     }
-    Ok(done)
+    Ok(())
 }
 
 /// Writes to all of the disk, so that no server has it easy with holes.
-pub(super) fn fill(target: &Target) -> disk::Result<()> {
-    let client = target.open()?;
-    let bytes = vec![0x5A; 1 << 20];
-    for at in (0..client.size()).step_by(bytes.len()) {
-        let len = (client.size() - at).min(bytes.len() as u64);
-        client.write(&bytes[..len as usize], at)?;
+pub(super) fn fill(target: &Target) -> Result<()> {
+    let (stream, ..) = target.open(Ask::Write).context("filling the disk")?;
+    drop(stream);
+    let everything = Shape { name: "fill", ask: Ask::Write, block: 1 << 20, depth: 1, connections: 1 };
+    let mut load = Load::new(&everything, target, 0)?;
+    for _ in 0..load.places.blocks {
+        load.ask(1)?;
+        load.answers()?;
     }
-    client.close()
+    goodbye(&load.stream)
 }
 
-/// Places that look random and are the same in every run.
+/// Places that look random and are the same in every run; with a state of 0, one after the other.
 struct Places {
     state: u64,
+    turn: u64,
     blocks: u64,
     block: u64,
 }
 
 impl Places {
-    fn next(&mut self) -> u64 {
+    fn next(&mut self) -> (u64, u64) {
+        self.turn += 1;
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        (self.state >> 11) % self.blocks * self.block
+        let number = if self.state == 0 { self.turn } else { self.state >> 11 };
+        (number % self.blocks * self.block, self.turn)
     }
 }

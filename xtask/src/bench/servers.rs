@@ -1,6 +1,6 @@
 //! The servers that are compared: ours and the installed peers, each with a disk of the same size.
 
-use super::load::Target;
+use super::load::{Ask, Target};
 use crate::{packages, run};
 use anyhow::{Context, Result, bail};
 use net::Address;
@@ -9,6 +9,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,28 +17,33 @@ use std::{
 const SIZE: u64 = 256;
 
 /// What holds the data.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Store {
     Memory,
     File,
 }
 
+/// Makes a command line.
+type Start = dyn Fn(&Place) -> Vec<String>;
+
 /// A server, as it is started.
-#[derive(Clone, Copy)]
 pub(super) struct Kind {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) store: Store,
     /// What must be installed for it.
-    pub(super) program: &'static str,
-    /// The command, given the directory and either a unix socket or a TCP port.
-    command: fn(&Place) -> Vec<String>,
-    pub(super) export: &'static str,
+    program: &'static str,
+    /// The command, given where its files are and what to listen on.
+    command: Box<Start>,
+    export: &'static str,
+    /// All of the disk is written to first.
+    filled: bool,
 }
 
 /// Where a server's files and its socket are.
 pub(super) struct Place {
     dir: PathBuf,
     port: Option<u16>,
+    file: PathBuf,
 }
 
 impl Place {
@@ -45,7 +51,7 @@ impl Place {
         self.dir.join("socket").display().to_string()
     }
     fn file(&self) -> String {
-        self.dir.join("disk.raw").display().to_string()
+        self.file.display().to_string()
     }
     /// As nbdkit's grammar has it, which is ours.
     fn listen(&self) -> Vec<String> {
@@ -54,71 +60,105 @@ impl Place {
             None => vec!["-U".into(), self.socket()],
         }
     }
+    /// What a plugin is given to serve.
+    fn plugin(&self, store: Store) -> Vec<String> {
+        match store {
+            Store::Memory => vec!["memory".into(), format!("{SIZE}M")],
+            Store::File => vec!["file".into(), self.file()],
+        }
+    }
 }
 
-/// All, the one that ratios are to first for each store.
-pub(super) const KINDS: &[Kind] = &[
-    Kind { name: "nbdkit", store: Store::Memory, program: "nbdkit", command: nbdkit_memory, export: "" },
-    Kind { name: "diskpipe", store: Store::Memory, program: "sh", command: diskpipe_memory, export: "" },
-    Kind { name: "nbdkit", store: Store::File, program: "nbdkit", command: nbdkit_file, export: "" },
-    Kind { name: "diskpipe", store: Store::File, program: "sh", command: diskpipe_file, export: "" },
-    Kind { name: "qemu-nbd", store: Store::File, program: "qemu-nbd", command: qemu_nbd, export: "" },
-    Kind {
-        name: "nbd-server",
-        store: Store::File,
-        program: "nbd-server",
-        command: nbd_server,
-        export: "disk",
-    },
-];
+impl Kind {
+    fn new(name: &str, store: Store, command: impl Fn(&Place) -> Vec<String> + 'static) -> Kind {
+        let filled = store == Store::Memory;
+        Kind { name: name.into(), store, program: "sh", command: Box::new(command), export: "", filled }
+    }
 
-fn words(parts: &[&[&str]]) -> Vec<String> {
-    parts.concat().iter().map(|word| (*word).to_owned()).collect()
+    /// The limit, see [`super::echo`].
+    pub(super) fn echo(store: Store) -> Kind {
+        Kind::new("limit", store, move |place| {
+            let program = run::target_dir().join("release/xtask").display().to_string();
+            // The standard library's memory in huge pages, as far as the allocator's knobs reach.
+            let mut command = words(&[
+                "env",
+                "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+                &program,
+                "bench",
+                "--measuring",
+                "--echo",
+            ]);
+            command.push(match store {
+                Store::Memory => format!("{SIZE}M"),
+                Store::File => place.file(),
+            });
+            command.push("--at".into());
+            command.push(place.port.map_or_else(|| place.socket(), |port| port.to_string()));
+            command
+        })
+    }
+
+    pub(super) fn nbdkit(store: Store) -> Kind {
+        let command =
+            move |place: &Place| [words(&["nbdkit", "-f"]), place.listen(), place.plugin(store)].concat();
+        Kind { program: "nbdkit", ..Kind::new("nbdkit", store, command) }
+    }
+
+    /// nbdkit with any plugin.
+    pub(super) fn plugin(plugin: Vec<String>) -> Kind {
+        let command =
+            move |place: &Place| [words(&["nbdkit", "-f"]), place.listen(), plugin.clone()].concat();
+        Kind { program: "nbdkit", filled: false, ..Kind::new("nbdkit", Store::Memory, command) }
+    }
+
+    pub(super) fn diskpipe(store: Store) -> Kind {
+        Kind::filtered("diskpipe", store, &[], &[])
+    }
+
+    /// Ours, with filters and what these want to know.
+    pub(super) fn filtered(name: &str, store: Store, filters: &[&str], params: &[&str]) -> Kind {
+        let (filters, params) = (words(filters), words(params));
+        Kind::new(name, store, move |place| {
+            let filters = filters.iter().map(|filter| format!("--filter={filter}")).collect();
+            let ours = vec![diskpipe(), "serve".into(), "-f".into()];
+            [ours, place.listen(), filters, place.plugin(store), params.clone()].concat()
+        })
+    }
+
+    /// With all of the disk written to through it.
+    pub(super) fn filled(self) -> Kind {
+        Kind { filled: true, ..self }
+    }
+
+    pub(super) fn qemu_nbd() -> Kind {
+        let command = |place: &Place| {
+            let listen = match place.port {
+                Some(port) => vec!["-b".into(), "127.0.0.1".into(), "-p".into(), port.to_string()],
+                None => vec!["-k".into(), place.socket()],
+            };
+            [words(&["qemu-nbd", "-f", "raw", "-t", "-e", "16"]), listen, vec![place.file()]].concat()
+        };
+        Kind { program: "qemu-nbd", ..Kind::new("qemu-nbd", Store::File, command) }
+    }
+
+    /// It goes to the background by itself, and as root it must be in a process namespace of its own: there it ends,
+    /// with all its children, when the namespace's first process is killed.
+    pub(super) fn nbd_server() -> Kind {
+        let command = |place: &Place| {
+            let config = place.dir.join("nbd-server.conf").display().to_string();
+            let script = format!("nbd-server -C {config} -p {config}.pid; exec sleep 1000");
+            words(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", &script])
+        };
+        Kind { program: "nbd-server", export: "disk", ..Kind::new("nbd-server", Store::File, command) }
+    }
 }
 
-fn served(program: &[&str], place: &Place, plugin: &[&str]) -> Vec<String> {
-    let mut command = words(&[program, &["-f"]]);
-    command.extend(place.listen());
-    command.extend(words(&[plugin]));
-    command
+pub(super) fn words(parts: &[&str]) -> Vec<String> {
+    parts.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn diskpipe() -> String {
+pub(super) fn diskpipe() -> String {
     run::target_dir().join("release/diskpipe").display().to_string()
-}
-
-fn nbdkit_memory(place: &Place) -> Vec<String> {
-    served(&["nbdkit"], place, &["memory", &format!("{SIZE}M")])
-}
-
-fn diskpipe_memory(place: &Place) -> Vec<String> {
-    served(&[&diskpipe(), "serve"], place, &["memory", &format!("{SIZE}M")])
-}
-
-fn nbdkit_file(place: &Place) -> Vec<String> {
-    served(&["nbdkit"], place, &["file", &place.file()])
-}
-
-fn diskpipe_file(place: &Place) -> Vec<String> {
-    served(&[&diskpipe(), "serve"], place, &["file", &place.file()])
-}
-
-fn qemu_nbd(place: &Place) -> Vec<String> {
-    let port = place.port.map(|port| port.to_string());
-    let socket = place.socket();
-    let listen = match &port {
-        Some(port) => vec!["-b", "127.0.0.1", "-p", port],
-        None => vec!["-k", &socket],
-    };
-    words(&[&["qemu-nbd", "-f", "raw", "-t", "-e", "16"], &listen, &[&place.file()]])
-}
-
-/// It goes to the background by itself, and as root it must be in a process namespace of its own: there it ends,
-/// with all its children, when the namespace's first process is killed.
-fn nbd_server(place: &Place) -> Vec<String> {
-    let config = place.dir.join("nbd-server.conf").display().to_string();
-    let script = format!("nbd-server -C {config} -p {config}.pid; exec sleep 1000");
-    words(&[&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", &script]])
 }
 
 /// A server that runs; it is killed when this is dropped.
@@ -126,19 +166,45 @@ pub(super) struct Server {
     child: Child,
     pub(super) target: Target,
     _dir: tempfile::TempDir,
+    _image: Option<Image>,
+}
+
+/// A file with data all over; it goes with its last user.
+#[derive(Clone)]
+pub(super) struct Image(Arc<tempfile::TempDir>);
+
+impl Image {
+    fn new() -> Result<Image> {
+        let image = Image(Arc::new(scratch()?));
+        fill_file(&image.path())?;
+        Ok(image)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("disk.raw")
+    }
 }
 
 impl Server {
-    pub(super) fn start(kind: &Kind, tcp: bool) -> Result<Server> {
+    /// Starts one of its own.
+    pub(super) fn start(kind: &Kind) -> Result<Server> {
+        Server::beside(kind, false, &mut None)
+    }
+
+    /// Starts one of several. All files are one: where its pages happen to lie makes a difference of a third.
+    pub(super) fn beside(kind: &Kind, tcp: bool, image: &mut Option<Image>) -> Result<Server> {
         if !packages::is_installed(kind.program) {
             bail!("{} is not installed", kind.program);
         }
         let dir = scratch()?;
         let port = if tcp { Some(free_port()?) } else { None };
-        let place = Place { dir: dir.path().to_owned(), port };
-        if kind.store == Store::File {
-            fill_file(Path::new(&place.file()))?;
-        }
+        let image = match image {
+            Some(image) => Some(image.clone()),
+            None if kind.store == Store::File => Some(image.insert(Image::new()?).clone()),
+            None => None,
+        };
+        let file = image.as_ref().map(Image::path).unwrap_or_default();
+        let place = Place { dir: dir.path().to_owned(), port, file };
         if kind.program == "nbd-server" {
             let listen = match port {
                 Some(port) => format!("listenaddr = 127.0.0.1\n\tport = {port}"),
@@ -160,23 +226,37 @@ impl Server {
             Some(port) => Address::Tcp { host: "127.0.0.1".into(), port },
             None => Address::Unix(place.socket().into()),
         };
-        let mut server = Server { child, target: Target { address, export: kind.export.into() }, _dir: dir };
+        let target = Target { address, export: kind.export.into(), structured: false };
+        let mut server = Server { child, target, _dir: dir, _image: image };
         server.wait_until_it_answers().with_context(|| {
             let log = fs::read_to_string(place.dir.join("log")).unwrap_or_default();
             format!("{} does not answer; it said: {}", kind.name, log.trim())
         })?;
-        if kind.store == Store::Memory {
+        if kind.filled {
             super::load::fill(&server.target)?;
         }
         Ok(server)
     }
 
+    /// As other tools name it.
+    pub(super) fn uri(&self) -> String {
+        match &self.target.address {
+            Address::Unix(path) => format!("nbd+unix:///?socket={}", path.display()),
+            other => other.to_string(),
+        }
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn wait_until_it_answers(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            match self.target.open() {
-                Ok(client) => return Ok(client.close()?),
-                Err(e) if start.elapsed() > Duration::from_secs(10) => return Err(e.into()),
+            match self.target.open(Ask::Connect) {
+                Ok(_) => return Ok(()),
+                Err(e) if start.elapsed() > Duration::from_secs(10) => return Err(e),
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
             if let Some(status) = self.child.try_wait()? {
@@ -194,7 +274,7 @@ impl Drop for Server {
 }
 
 /// A directory in memory, if there is such: the servers are compared, not the medium and its write-back.
-fn scratch() -> Result<tempfile::TempDir> {
+pub(super) fn scratch() -> Result<tempfile::TempDir> {
     let shared = Path::new("/dev/shm");
     Ok(if shared.is_dir() { tempfile::tempdir_in(shared)? } else { tempfile::tempdir()? })
 }
