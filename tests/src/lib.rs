@@ -15,7 +15,7 @@ pub use image::{PARTITION, RealDisk, check_file_system, same_content};
 pub use machine::Machine;
 pub use peers::{absent, path};
 pub use program::{diskpipe, target_directory};
-pub use python::{peers_python, python, python_module};
+pub use python::{peers_python, python, python_module, python_path};
 pub use run::{Ended, Run};
 pub use server::{PATIENCE, Process, Server};
 pub use wire::{Way, Wire};

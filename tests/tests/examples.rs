@@ -89,6 +89,12 @@ fn trial(file: &str, example: Example) -> Trial {
 fn run(script: &str) -> Result<(), Failed> {
     // As the README has it for those who have just cloned the project.
     let script = script.replace("cargo run --release --", "diskpipe");
+    // Where the module is needed, it is built first.
+    let module = if script.contains("diskpipe shell") || script.contains("python3") {
+        e2e::python_path().as_os_str().to_owned()
+    } else {
+        std::env::var_os("PYTHONPATH").unwrap_or_default()
+    };
     let dir = e2e::directory();
     let mut path = e2e::diskpipe().parent().expect("a file is in a directory").as_os_str().to_owned();
     path.push(":");
@@ -96,7 +102,7 @@ fn run(script: &str) -> Result<(), Failed> {
     let shell = ["sh", "-eu", "-c", &script];
     let run =
         if confined() { Run::new("unshare").args(CONFINE).args(shell) } else { Run::new("env").args(shell) };
-    let ended = run.env("PATH", path).in_directory(dir.path()).seconds(LIMIT).end();
+    let ended = run.env("PATH", path).env("PYTHONPATH", module).in_directory(dir.path()).seconds(LIMIT).end();
     if ended.status.success() {
         return Ok(());
     }

@@ -222,3 +222,67 @@ assert gone() is None
 "#;
     python(program).env("SERVER", server.uri()).end().good();
 }
+
+/// Writes the calls as the guide lists them: each with its arguments and the first sentence of its documentation.
+const CALLS: &str = r#"
+import inspect, nbd, re
+for name in sorted(dir(nbd.NBD)):
+    if name.startswith("_"):
+        continue
+    call = getattr(nbd.NBD, name)
+    arguments = [str(p) for p in list(inspect.signature(call).parameters.values())[1:]]
+    text = " ".join(inspect.getdoc(call).split())
+    first = re.split(r"(?<=[.:]) (?=[A-Z])", text)[0]
+    print(f"`{name}({', '.join(arguments)})`\n:   {first}\n")
+"#;
+
+#[test]
+fn the_guide_lists_every_call() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/python.md");
+    let text = std::fs::read_to_string(&guide).unwrap();
+    let (before, rest) = text.split_once("with UPDATE=1 -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- end -->").unwrap();
+    let calls = python(CALLS).text();
+    assert!(calls.lines().filter(|line| line.starts_with('`')).count() > 170, "{calls}");
+    let wanted = format!("{before}with UPDATE=1 -->\n\n{calls}<!-- end -->{after}");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&guide, &wanted).unwrap();
+    }
+    assert!(text == wanted || std::env::var_os("UPDATE").is_some(), "run this test with UPDATE=1");
+}
+
+/// Holds the types of the package against what is there.
+const TYPES: &str = r#"
+import ast, inspect, nbd, sys
+tree = ast.parse(open(nbd.__file__ + "i").read())
+wrong = []
+def defaults(call):
+    every = call.args.posonlyargs + call.args.args
+    values = [None] * (len(every) - len(call.args.defaults)) + [ast.unparse(d) for d in call.args.defaults]
+    return [(a.arg, value) for a, value in zip(every, values)]
+known = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+for name in ("NBD", "Buffer"):
+    real = getattr(nbd, name)
+    typed = {node.name: node for node in known[name].body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    for method in dir(real):
+        if method.startswith("_"):
+            continue
+        if method not in typed:
+            wrong.append(f"{name}.{method} has no types")
+            continue
+        own = isinstance(inspect.getattr_static(real, method), classmethod)
+        parameters = list(inspect.signature(getattr(real, method)).parameters.values())[0 if own else 1:]
+        has = [(p.name, None if p.default is p.empty else repr(p.default)) for p in parameters]
+        if has != defaults(typed[method])[1:]:
+            wrong.append(f"{name}.{method}: {has} {defaults(typed[method])}")
+    wrong += [f"{name}.{method} does not exist" for method in typed if not hasattr(real, method)]
+named = {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+wrong += [f"{name} has no type" for name in dir(nbd) if name.isupper() and name not in named and name != "NBD"]
+wrong += [f"{name} does not exist" for name in named if not hasattr(nbd, name)]
+sys.exit("\n".join(wrong) or 0)
+"#;
+
+#[test]
+fn the_types_say_what_is_there() {
+    python(TYPES).end().good();
+}

@@ -1,30 +1,20 @@
 //! `diskpipe shell`, also as `nbdsh`: command lines as people have them for the peer's, and the shell on a terminal.
 
-use e2e::{Run, Server, directory, needs, python_module};
-use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::OnceLock};
+use e2e::{Run, Server, directory, needs, python_module, python_path};
+use std::{fs, os::unix::fs::symlink};
 
-/// The shell with our module, found by PYTHONPATH.
-fn shell() -> Run {
-    static MODULE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let module = MODULE.get_or_init(|| {
-        let directory = directory();
-        python_module(directory.path());
-        directory
-    });
-    static NAME: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, name) = NAME.get_or_init(|| {
-        let directory = directory();
-        let name = directory.path().join("nbdsh");
-        symlink(e2e::diskpipe(), &name).unwrap();
-        (directory, name)
-    });
-    Run::new(name).env("PYTHONPATH", module.path()).env("PYTHONDONTWRITEBYTECODE", "1")
+/// The shell under its peer's name, with our module.
+fn shell(arguments: &[&str]) -> Run {
+    // What the program is called is its first word, whatever its file is called.
+    let script = "exec -a nbdsh \"$0\" \"$@\"";
+    let run = Run::new("bash").args(["-c", script]).arg(e2e::diskpipe()).args(arguments);
+    run.env("PYTHONPATH", python_path()).env("PYTHONDONTWRITEBYTECODE", "1")
 }
 
 #[test]
 fn a_line_reads_the_first_sector() {
     let server = Server::ours("ones 1M");
-    let said = shell().args(["-u", &server.uri(), "-c", r#"print("%r" % h.pread(512,0))"#]).text();
+    let said = shell(&["-u", &server.uri(), "-c", r#"print("%r" % h.pread(512,0))"#]).text();
     assert!(said.starts_with(r"bytearray(b'\xff\xff\xff"), "{said}");
 }
 
@@ -32,12 +22,12 @@ fn a_line_reads_the_first_sector() {
 fn a_disk_that_was_too_small_takes_the_write_after_a_resize() {
     let server = Server::ours("--resize memory 1K max-size=1M");
     let write = r#"h.pwrite(b"hello", 2048)"#;
-    let refused = shell().args(["-u", &server.uri(), "-c", write]).end().code(1);
+    let refused = shell(&["-u", &server.uri(), "-c", write]).end().code(1);
     let line = "nbdsh: command line script failed: nbd_pwrite: ";
     assert!(refused.stderr.starts_with(line) && refused.stderr.lines().count() == 1, "{}", refused.stderr);
     let steps = ["-c", "print(h.get_size())", "-c", "print(h.resize(4096))", "-c", write];
     let end = ["-c", "print(bytes(h.pread(6, 2047)))", "-c", "h.shutdown()"];
-    let said = shell().args(["-u", &server.uri()]).args(steps).args(end).text();
+    let said = shell(&["-u", &server.uri()]).args(steps).args(end).text();
     assert_eq!(said, "1024\n4096\nb'\\x00hello'\n");
 }
 
@@ -45,7 +35,7 @@ fn a_disk_that_was_too_small_takes_the_write_after_a_resize() {
 fn options_mean_what_they_mean_to_the_peers_scripts() {
     let server = Server::ours("memory 1M");
     let uri = server.uri();
-    let text = |arguments: &[&str]| shell().args(arguments).text();
+    let text = |arguments: &[&str]| shell(arguments).text();
     assert_eq!(text(&["-c", "x = 1", "-c", "print(x, __name__, nbd.__name__)"]), "1 nbdsh nbd\n");
     assert_eq!(
         text(&["-c", "print(h.aio_is_created())", "--ur", &uri, "-c", "print(h.get_size())"]),
@@ -67,25 +57,25 @@ fn options_mean_what_they_mean_to_the_peers_scripts() {
         "True\n1048576\n"
     );
     let program = format!("h.connect_uri({uri:?})\ndef size():\n    return h.get_size()\nprint(size())\n");
-    assert_eq!(shell().args(["-c", "-"]).input(program.as_bytes()).text(), "1048576\n");
+    assert_eq!(shell(&["-c", "-"]).input(program.as_bytes()).text(), "1048576\n");
     assert_eq!(text(&["-c", "print(h.get_handle_name(), sys.argv)"]), "nbdsh ['nbdsh']\n");
-    shell().args(["-c", "exit(5)"]).end().code(5);
-    let trace = shell().args(["-c", "raise ValueError(1)"]).end().code(1);
+    shell(&["-c", "exit(5)"]).end().code(5);
+    let trace = shell(&["-c", "raise ValueError(1)"]).end().code(1);
     assert!(
         trace.stderr.contains("Traceback") && trace.stderr.ends_with("ValueError: 1\n"),
         "{}",
         trace.stderr
     );
-    let failed = shell().args(["-c", "h.pread(1, 0)"]).end().code(1);
+    let failed = shell(&["-c", "h.pread(1, 0)"]).end().code(1);
     assert!(failed.stderr.starts_with("nbdsh: command line script failed: nbd_pread: "), "{}", failed.stderr);
-    let verbose = shell().args(["-v", "-c", "h.pread(1, 0)"]).end().code(1);
+    let verbose = shell(&["-v", "-c", "h.pread(1, 0)"]).end().code(1);
     assert!(
         verbose.stderr.contains("Traceback") && verbose.stderr.contains("libnbd: debug: nbdsh: nbd_pread: ")
     );
-    let unreachable = shell().args(["-u", "nbd+unix:///?socket=/nonexistent"]).end().code(1);
+    let unreachable = shell(&["-u", "nbd+unix:///?socket=/nonexistent"]).end().code(1);
     assert!(unreachable.stderr.contains("No such file or directory"), "{}", unreachable.stderr);
-    shell().args(["-n", "-u", &uri]).end().code(1);
-    shell().args(["--bogus"]).end().code(1);
+    shell(&["-n", "-u", &uri]).end().code(1);
+    shell(&["--bogus"]).end().code(1);
     let version = text(&["--version"]);
     assert!(
         version.starts_with("nbdsh 1.") && version.lines().nth(1).unwrap().starts_with("libnbd 1."),
