@@ -14,10 +14,10 @@ pub(crate) struct Example1 {}
 /// In bytes.
 const SIZE: u64 = 100 << 20;
 
-/// A partition table: one partition of Linux, from sector 128 to the end.
+/// A partition table: one partition of Linux, from sector 128 on, with 204545 sectors.
 const FIRST_SECTOR: [u8; 512] = {
     let mut sector = [0; 512];
-    let entry: [u8; 16] = [0, 2, 3, 0, 0x83, 0xbc, 0x31, 0x0c, 0x80, 0, 0, 0, 0x80, 0x1f, 0x03, 0];
+    let entry: [u8; 16] = [0, 2, 3, 0, 0x83, 0xbc, 0x31, 0x0c, 0x80, 0, 0, 0, 0x01, 0x1f, 0x03, 0];
     let mut at = 0;
     while at < entry.len() {
         sector[0x1be + at] = entry[at];
