@@ -29,8 +29,10 @@ use std::{
 
 /// So much is received at once.
 const INPUT: usize = 128 << 10;
-/// So much is encrypted before it is sent: few calls, and the bytes are still in the processor's cache.
-const BATCH: usize = 128 << 10;
+/// So much is encrypted before it is sent: few calls, and the bytes are still in the processor's cache. Three records go
+/// through TCP in one piece, where four and what is around them would be cut in two: over TCP 128 KiB cost the server four
+/// tenths more.
+const BATCH: usize = 3 * RECORD;
 
 /// An encrypted stream's state, beside the descriptor.
 #[derive(Debug)]
