@@ -198,7 +198,14 @@ impl Disk for BlkioDisk {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        Io::later(async move { self.stable(true).await })
+        // A write may be under way still, although nobody waits for it.
+        Io::later(async move {
+            let mut settled = pin!(self.handle.settled());
+            while reactor::timeout(LONG, settled.as_mut()).await.is_err() {
+                self.device.look_after().await;
+            }
+            self.stable(true).await
+        })
     }
 }
 

@@ -68,6 +68,8 @@ struct State {
     /// Those who wait until there is room in the queue, the first first.
     line: BTreeMap<u64, Waker>,
     next_ticket: u64,
+    /// Those who wait for what nobody else waits for.
+    settling: Vec<Waker>,
     /// Why nothing works any more.
     dead: Option<Error>,
 }
@@ -100,6 +102,7 @@ impl Queue {
             waiting: Vec::new(),
             line: BTreeMap::new(),
             next_ticket: 0,
+            settling: Vec::new(),
             dead: None,
         };
         Ok(Arc::new(Queue {
@@ -254,7 +257,13 @@ impl State {
         if found.abandoned {
             let slot = self.release(slot);
             self.give_back(slot);
+            self.settling.drain(..).for_each(Waker::wake);
         }
+    }
+
+    /// Whether the device still works on something that nobody waits for.
+    fn is_unsettled(&self) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.abandoned && slot.outcome.is_none())
     }
 
     fn fail(&mut self, shared: &Queue, why: Error) {
@@ -272,6 +281,7 @@ impl State {
             std::mem::forget(std::mem::replace(&mut found.request, Request::Flush));
         }
         self.waiting.drain(..).for_each(Waker::wake);
+        self.settling.drain(..).for_each(Waker::wake);
         std::mem::take(&mut self.line).into_values().for_each(Waker::wake);
     }
 
@@ -355,6 +365,21 @@ impl Handle {
             Poll::Pending
         })
         .await
+    }
+
+    /// Waits until the device is done with all that was given up while it was under way.
+    pub(crate) async fn settled(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.queue.lock();
+            if !state.is_unsettled() {
+                return Poll::Ready(());
+            }
+            state.settling.push(cx.waker().clone());
+            drop(state);
+            reactor::watch(&self.driver);
+            Poll::Pending
+        })
+        .await;
     }
 }
 

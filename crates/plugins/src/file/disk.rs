@@ -224,7 +224,15 @@ impl Disk for FileDisk {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        self.unblock(|open| open.flush())
+        let flushed = || self.unblock(|open| open.flush());
+        // Only writes past the cache go through the ring.
+        match self.0.ring.get().and_then(Option::as_ref).filter(|_| self.0.direct.is_some()) {
+            Some(ring) => Io::later(async move {
+                ring.settled().await;
+                flushed().await
+            }),
+            None => flushed(),
+        }
     }
 
     fn cache(&self, range: Range) -> Io<'_, ()> {

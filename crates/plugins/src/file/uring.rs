@@ -51,6 +51,14 @@ impl Ring {
         self.run(Request::Write { at, from, fua }).await.map(drop)
     }
 
+    /// Waits for writes that nobody else waits for any more.
+    pub(super) async fn settled(&self) {
+        let mut settled = pin!(self.handle.settled());
+        while reactor::timeout(AGAIN, settled.as_mut()).await.is_err() {
+            self.handle.queue.turn();
+        }
+    }
+
     async fn run(&self, request: Request) -> Result<Request> {
         let mut waiting = pin!(self.handle.run(request));
         loop {
