@@ -7,8 +7,12 @@ mod cacheextents;
 mod checkwrite;
 mod count;
 mod cow;
+mod ddrescue;
 mod delay;
 mod error;
+mod evil;
+mod exitlast;
+mod exitwhen;
 mod exportname;
 mod extentlist;
 mod fua;
@@ -24,14 +28,19 @@ mod noparallel;
 mod nozero;
 mod offset;
 mod openonce;
+mod pause;
 mod protect;
 mod rate;
 mod readonly;
+mod retry;
+mod retry_request;
 mod rotational;
+mod spinning;
 mod stats;
 mod swab;
 #[cfg(test)]
 mod testing;
+mod time_limit;
 mod tls_fallback;
 mod truncate;
 mod wrap;
@@ -47,8 +56,12 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<checkwrite::CheckWrite>(),
     FilterEntry::of::<count::Count>(),
     FilterEntry::of::<cow::Cow>(),
+    FilterEntry::of::<ddrescue::DdRescue>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),
+    FilterEntry::of::<evil::Evil>(),
+    FilterEntry::of::<exitlast::ExitLast>(),
+    FilterEntry::of::<exitwhen::ExitWhen>(),
     FilterEntry::of::<exportname::ExportName>(),
     FilterEntry::of::<extentlist::ExtentList>(),
     FilterEntry::of::<fua::Fua>(),
@@ -64,12 +77,17 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<nozero::NoZero>(),
     FilterEntry::of::<offset::Offset>(),
     FilterEntry::of::<openonce::OpenOnce>(),
+    FilterEntry::of::<pause::Pause>(),
     FilterEntry::of::<protect::Protect>(),
     FilterEntry::of::<rate::Rate>(),
     FilterEntry::of::<readonly::ReadOnly>(),
+    FilterEntry::of::<retry::Retry>(),
+    FilterEntry::of::<retry_request::RetryRequest>(),
     FilterEntry::of::<rotational::Rotational>(),
+    FilterEntry::of::<spinning::Spinning>(),
     FilterEntry::of::<stats::Stats>(),
     FilterEntry::of::<swab::Swab>(),
+    FilterEntry::of::<time_limit::TimeLimit>(),
     FilterEntry::of::<tls_fallback::TlsFallback>(),
     FilterEntry::of::<truncate::Truncate>(),
     FilterEntry::of::<xor::Xor>(),

@@ -14,7 +14,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// The part of `next`.
+    /// The part of `next`, as far as it is of whole minimum blocks.
     ///
     /// # Errors
     /// `EINVAL` when it does not lie on `next`.
@@ -32,6 +32,8 @@ impl Window {
                 below.blocks.minimum
             )));
         }
+        // Of a block that is not whole nothing could be asked.
+        let size = size - size % u64::from(below.blocks.minimum);
         // Requests that are aligned here must be aligned below.
         let mut preferred = below.blocks.preferred;
         while preferred > below.blocks.minimum.max(512) && !start.is_multiple_of(preferred.into()) {

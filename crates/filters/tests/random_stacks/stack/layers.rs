@@ -70,12 +70,24 @@ pub const LAYERS: &[(&str, Make)] = &[
     ("readonly", |_| vec!["readonly-file=/nonexistent/file".into()]),
     ("rotational", |n| vec![format!("rotational={}", n & 1 != 0)]),
     ("swab", |n| vec![format!("swab-bits={}", 8 << (n % 4))]),
+    ("evil", |_| vec!["evil-probability=0".into()]),
+    ("exitlast", |_| vec![]),
+    ("exitwhen", |_| vec!["exit-when-poll=1".into()]),
+    ("retry", |n| vec![format!("retries={}", n % 2), "retry-delay=0".into()]),
+    ("retry-request", |n| vec![format!("retry-request-retries={}", n % 3), "retry-request-delay=0".into()]),
+    ("spinning", |n| {
+        let none = ["min", "half", "max"].map(|time| format!("{time}-seek-time=0"));
+        none.into_iter()
+            .chain([format!("heads={}", n % 5 + 1), format!("separate-heads={}", n & 8 != 0)])
+            .collect()
+    }),
+    ("time-limit", |_| vec!["time-limit=1000".into()]),
     ("tls-fallback", |_| vec![]),
     ("xor", |n| vec![format!("xor={}", n * 0x1234_5678), format!("xorlen={}", n % 8 + 1)]),
 ];
 
-/// Filters that let requests fail, or say of a disk what is not so: no stack with them holds what a model holds.
-pub const OTHERS: &[&str] = &["checkwrite", "extentlist"];
+/// Filters that let requests fail, say of a disk what is not so, or need a file of their own.
+pub const OTHERS: &[&str] = &["checkwrite", "ddrescue", "extentlist", "pause"];
 
 /// One filter of a stack: which one, and the number that chooses its parameters.
 #[derive(Clone, Copy, Debug)]
