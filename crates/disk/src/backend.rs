@@ -66,6 +66,21 @@ impl<'a> Client<'a> {
     pub fn local(export: &'a str) -> Self {
         Client { export, ..Client::default() }
     }
+
+    /// The same client, asking for `export`.
+    pub fn asking_for<'b>(&self, export: &'b str) -> Client<'b> {
+        Client {
+            connection: self.connection,
+            export,
+            read_only: self.read_only,
+            tls: self.tls,
+            certificate: self.certificate.clone(),
+            peer: self.peer.clone(),
+            label: self.label.clone(),
+            hang_up: self.hang_up.clone(),
+            dismiss: self.dismiss.clone(),
+        }
+    }
 }
 
 /// An export, as lists show it.

@@ -17,25 +17,13 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn new(client: &Client<'_>, next: Arc<dyn Backend>) -> Asker {
-        let export = client.export.to_owned();
-        // With another name its borrow is another, too.
-        let client = Client {
-            export: "",
-            connection: client.connection,
-            read_only: client.read_only,
-            tls: client.tls,
-            certificate: client.certificate.clone(),
-            peer: client.peer.clone(),
-            label: client.label.clone(),
-            hang_up: client.hang_up.clone(),
-        };
-        Asker { export, client, next }
+        Asker { export: client.export.to_owned(), client: client.asking_for(""), next }
     }
 
     /// Opens the disk below, or only to read it.
     pub(super) async fn open(&self, read_only: bool) -> Result<Arc<dyn Disk>> {
         let read_only = read_only || self.client.read_only;
-        let client = Client { export: &self.export, read_only, ..self.client.clone() };
+        let client = Client { read_only, ..self.client.asking_for(&self.export) };
         self.next.open(&client).await
     }
 }
