@@ -2,10 +2,12 @@
 //!
 //! A disk that fits into the address space lies in its region byte for byte; a larger one keeps chunks of 32 MiB
 //! there, each where the region was free when the chunk was first written. Memory is taken when it is written, and
-//! given back when it is trimmed or zeroed. No request takes a lock.
+//! given back when it is trimmed or zeroed. No request takes a lock. (Compressed memory is another matter: `packed.rs`.)
 
 mod map;
 mod order;
+#[cfg(feature = "zstd")]
+mod packed;
 mod store;
 
 use disk::{
@@ -37,32 +39,31 @@ pub(crate) struct Memory {
 enum Allocator {
     Sparse,
     Malloc { mlock: bool },
-    Zstd,
+    Zstd { hot: Option<Size> },
 }
 
 impl Value for Allocator {
-    const KIND: Kind = Kind::Other("sparse|malloc[,mlock=BOOL]|zstd");
+    const KIND: Kind = Kind::Other("sparse|malloc[,mlock=BOOL]|zstd[,hot=SIZE]");
 
     fn from_text(text: &str) -> std::result::Result<Self, Wrong> {
         let (name, rest) = match text.split_once(',') {
             Some((name, rest)) => (name, Some(rest)),
             None => (text, None),
         };
-        let mut mlock = false;
+        let (mut mlock, mut hot) = (false, None);
         for parameter in rest.into_iter().flat_map(|rest| rest.split(',')) {
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, "true"));
-            if name != "malloc" {
-                return Err(Wrong(format!("the {name} allocator takes no parameter such as {key}")));
+            let wrong = |wrong: Wrong| Wrong(format!("{key} is {}", wrong.0));
+            match (name, key) {
+                ("malloc", "mlock") => mlock = bool::from_text(value).map_err(wrong)?,
+                ("zstd", "hot") => hot = Some(Size::from_text(value).map_err(wrong)?),
+                _ => return Err(Wrong(format!("the {name} allocator has no parameter {key}"))),
             }
-            if key != "mlock" {
-                return Err(Wrong(format!("the malloc allocator has no parameter {key}")));
-            }
-            mlock = bool::from_text(value).map_err(|wrong| Wrong(format!("{key} is {}", wrong.0)))?;
         }
         match name {
             "sparse" => Ok(Allocator::Sparse),
             "malloc" => Ok(Allocator::Malloc { mlock }),
-            "zstd" => Ok(Allocator::Zstd),
+            "zstd" => Ok(Allocator::Zstd { hot }),
             _ => Err("not one of sparse, malloc (with mlock=true) or zstd".into()),
         }
     }
@@ -71,7 +72,8 @@ impl Value for Allocator {
 impl Plugin for Memory {
     const NAME: &'static str = "memory";
     const MANUAL: &'static str = include_str!("memory.md");
-    const DUMP: &'static [(&'static str, &'static str)] = &[("mlock", "yes")];
+    const DUMP: &'static [(&'static str, &'static str)] =
+        &[("mlock", "yes"), ("zstd", if cfg!(feature = "zstd") { "yes" } else { "no" })];
 
     fn start(self) -> Result<impl Backend + 'static> {
         let size = match self.max_size {
@@ -82,25 +84,68 @@ impl Plugin for Memory {
             }
             Some(most) => most.bytes(),
         };
+        let present = self.max_size.map(|_| resize::Size::new(self.size.bytes()));
         let (store, lock) = match self.allocator {
             Allocator::Sparse => (Store::sparse(size), false),
             Allocator::Malloc { mlock } => (Store::solid(size), mlock),
-            Allocator::Zstd => {
-                let why =
-                    "allocator=zstd: compressed memory is not built into this program; use allocator=sparse";
-                return Err(Error::invalid(why));
+            Allocator::Zstd { hot } => {
+                let store = compressed(size, hot)?;
+                return Ok(MemoryBackend { store, present, lock: false });
             }
         };
-        let store = store
-            .map_err(|e| Error::from(e).context(format!("size={size}: no room for the disk in memory")))?;
-        let present = self.max_size.map(|_| resize::Size::new(self.size.bytes()));
-        Ok(MemoryBackend { disk: Arc::new(MemoryDisk::new(store)), present, lock })
+        let store = store.map_err(|e| no_room(e, size))?;
+        Ok(MemoryBackend { store: Kept::Plain(Arc::new(MemoryDisk::new(store))), present, lock })
+    }
+}
+
+fn no_room(e: std::io::Error, size: u64) -> Error {
+    Error::from(e).context(format!("size={size}: no room for the disk in memory"))
+}
+
+#[cfg(feature = "zstd")]
+fn compressed(size: u64, hot: Option<Size>) -> Result<Kept> {
+    let store = packed::Packed::new(size, hot.map(Size::bytes)).map_err(|e| no_room(e, size))?;
+    let store = Arc::new(store);
+    Ok(Kept::Packed(Arc::new(packed::PackedDisk::new(store.clone())), store))
+}
+
+#[cfg(not(feature = "zstd"))]
+fn compressed(_: u64, _: Option<Size>) -> Result<Kept> {
+    let why = "allocator=zstd: this program was built without the cargo feature zstd; use allocator=sparse";
+    Err(Error::invalid(why))
+}
+
+/// The disk, as its allocator keeps it.
+#[derive(Clone)]
+enum Kept {
+    Plain(Arc<MemoryDisk>),
+    #[cfg(feature = "zstd")]
+    Packed(Arc<packed::PackedDisk>, Arc<packed::Packed>),
+}
+
+impl Kept {
+    fn disk(&self) -> Arc<dyn Disk> {
+        match self {
+            Kept::Plain(disk) => disk.clone(),
+            #[cfg(feature = "zstd")]
+            Kept::Packed(disk, _) => disk.clone(),
+        }
+    }
+
+    /// Makes a range zero, for good.
+    fn cut(&self, range: Range) -> Result<()> {
+        match self {
+            Kept::Plain(disk) => disk.store.zero(range, true),
+            #[cfg(feature = "zstd")]
+            Kept::Packed(_, store) => store.zero(range)?,
+        }
+        Ok(())
     }
 }
 
 struct MemoryBackend {
     /// Of the largest size that it can have.
-    disk: Arc<MemoryDisk>,
+    store: Kept,
     /// The size that it has, where that can change.
     present: Option<Arc<resize::Size>>,
     lock: bool,
@@ -108,32 +153,36 @@ struct MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn open<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        let Some(present) = &self.present else { return Io::ok(self.disk.clone()) };
-        let store = self.disk.store.clone();
+        let Some(present) = &self.present else { return Io::ok(self.store.disk()) };
+        let store = self.store.clone();
         let change = move |from: u64, to: u64| {
-            let most = store.size();
+            let most = store.disk().facts().size;
             if to > most {
                 let why = format!("the disk can have {most} bytes at most, not {to}");
                 return Err(Error::new(Errno::NOSPC, why));
             }
             if to < from {
                 // What is cut off must not come back when the disk grows again.
-                store.zero(Range::new(to, from - to), true);
+                store.cut(Range::new(to, from - to))?;
             }
             Ok(())
         };
-        Io::ok(Arc::new(present.open(self.disk.clone(), change)))
+        Io::ok(Arc::new(present.open(self.store.disk(), change)))
     }
 
     /// Locks belong to a process: those taken before the fork would be gone.
     fn after_fork(&self) -> Result<()> {
-        if !self.lock {
-            return Ok(());
+        match &self.store {
+            Kept::Plain(disk) if self.lock => disk
+                .store
+                .lock()
+                .map_err(|e| Error::from(e).context("allocator=malloc,mlock=true: locking memory")),
+            Kept::Plain(_) => Ok(()),
+            #[cfg(feature = "zstd")]
+            Kept::Packed(_, store) => {
+                store.start_cooling().map_err(|e| Error::from(e).context("allocator=zstd: starting a thread"))
+            }
         }
-        self.disk
-            .store
-            .lock()
-            .map_err(|e| Error::from(e).context("allocator=malloc,mlock=true: locking memory"))
     }
 }
 
@@ -217,8 +266,11 @@ mod tests {
         assert_eq!(parse("malloc"), Ok(Allocator::Malloc { mlock: false }));
         assert_eq!(parse("malloc,mlock"), Ok(Allocator::Malloc { mlock: true }));
         assert_eq!(parse("malloc,mlock=false"), Ok(Allocator::Malloc { mlock: false }));
-        assert_eq!(parse("zstd"), Ok(Allocator::Zstd));
-        for wrong in ["", "foo", "sparse,mlock=true", "malloc,x=1", "malloc,mlock=maybe"] {
+        assert_eq!(parse("zstd"), Ok(Allocator::Zstd { hot: None }));
+        assert_eq!(parse("zstd,hot=1M"), Ok(Allocator::Zstd { hot: Size::new(1 << 20) }));
+        for wrong in
+            ["", "foo", "sparse,mlock=true", "malloc,x=1", "malloc,mlock=maybe", "zstd,mlock", "zstd,hot=x"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

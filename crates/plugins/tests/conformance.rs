@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let qemu = (!installed("qemu-nbd")).then_some("qemu-nbd");
     let python = (!installed("python3")).then_some("python3");
     let daemon = (!installed("qemu-storage-daemon")).then_some("qemu-storage-daemon");
+    let no_zstd = (!cfg!(feature = "zstd")).then_some("the cargo feature zstd");
     let no_blkio = (!cfg!(feature = "blkio")).then_some("the cargo feature blkio");
     let uring = no_blkio.or((!has_uring()).then_some("io_uring"));
     conformance::plugins(
@@ -66,6 +67,9 @@ fn main() -> ExitCode {
             // The largest disk that there can be.
             Case::new("memory", &[("size", "9223372036854775807")], Model),
             Case::new("memory", &[("size", "1M"), ("allocator", "malloc")], Model),
+            Case::new("memory", &[("size", "100001"), ("allocator", "zstd")], Model).needing(no_zstd),
+            Case::new("memory", &[("size", "4M"), ("allocator", "zstd,hot=1")], Model).needing(no_zstd),
+            Case::new("memory", &[("size", "7E"), ("allocator", "zstd")], Model).needing(no_zstd),
             Case::new("nbd", &[], Model).with(served_memory).needing(nbdkit),
             Case::new("nbd", &[("export", "file")], Model).with(served_file).needing(qemu),
             Case::new("null", &[("size", "1M")], Discarding),

@@ -87,7 +87,15 @@ pub(crate) fn config() -> String {
         ("version", format!("{major}.{minor}.{patch}")),
         ("version_major", major.to_string()),
         ("version_minor", minor.to_string()),
-        ("zstd", "no".to_owned()),
+        (
+            "zstd",
+            if plugins::find("memory").is_some_and(|p| p.dump.contains(&("zstd", "yes"))) {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
+        ),
     ] {
         let _ = writeln!(text, "{key}={value}");
     }

@@ -187,6 +187,12 @@ impl Chunk {
         order::bits_before_bytes();
     }
 
+    /// Clears one granule, where a lock orders bits and bytes.
+    #[cfg(feature = "zstd")]
+    pub(super) fn forget(&self, granule: usize) {
+        self.bits[granule / 64].fetch_and(!(1 << (granule % 64)), SeqCst);
+    }
+
     /// Whether nothing of this unit of 2 MiB is set.
     pub(super) fn unit_is_empty(&self, word: usize) -> bool {
         self.bits[word].load(Relaxed) == 0
