@@ -67,6 +67,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("partx", "util-linux"),
     needed("fallocate", "util-linux"),
     needed("setpriv", "util-linux"),
+    needed("tar", "tar"),
     needed("unshare", "util-linux"),
     needed("taskset", "util-linux"),
     needed("xorriso", "xorriso"),

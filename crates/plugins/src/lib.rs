@@ -7,6 +7,7 @@
 
 mod blkio;
 mod calendar;
+mod cdi;
 mod content;
 mod data;
 mod eval;
@@ -49,6 +50,7 @@ use disk::PluginEntry;
 /// Every plugin, sorted by name.
 pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<blkio::Blkio>(),
+    PluginEntry::of::<cdi::Cdi>(),
     PluginEntry::of::<data::Data>(),
     PluginEntry::of::<eval::Eval>(),
     PluginEntry::of::<example1::Example1>(),

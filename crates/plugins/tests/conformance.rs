@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             Case::new("blkio", &[("driver", "virtio-blk-vhost-user")], Model)
                 .with(vhost_user)
                 .needing(daemon.or(no_blkio)),
+            Case::new("cdi", &[], ReadOnly).with(image),
             Case::new("data", &[("data", "@40000 ( 1 \"abc\" @^512 )*1000 @+5")], Model),
             Case::new("data", &[("raw", "hello"), ("size", "1M"), ("allocator", "malloc")], Model),
             Case::new("eval", &[], Model).with(file_by_shell),
@@ -105,6 +106,16 @@ fn files() -> Made {
         std::fs::write(dir.path().join(name), vec![b'x'; size]).expect("a file");
     }
     (vec![("dir".to_owned(), dir.path().display().to_string())], Box::new(dir))
+}
+
+/// A container image with one layer, which is 1000 times the letter x.
+fn image() -> Made {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let digest = "44f8354494a5ba03ba1792a8d3e9c534c47a9181980fde7a3f44b06ef2ae7c7f";
+    std::fs::write(dir.path().join(digest), [b'x'; 1000]).expect("a file");
+    let manifest = format!(r#"{{"layers": [{{"digest": "sha256:{digest}", "size": 1000}}]}}"#);
+    std::fs::write(dir.path().join("manifest.json"), manifest).expect("a file");
+    (vec![("layout".to_owned(), dir.path().display().to_string())], Box::new(dir))
 }
 
 /// An empty directory.
