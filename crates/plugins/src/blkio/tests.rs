@@ -43,6 +43,14 @@ fn properties_are_set_in_the_state_that_libblkio_wants() {
     assert_eq!(settings.read_only, Some(true));
 }
 
+#[cfg(not(feature = "blkio"))]
+#[test]
+fn without_the_drivers_their_feature_is_named() {
+    let args = params::Args::new([("driver", "io_uring"), ("path", "/etc/passwd")]);
+    let refused = Blkio::parse(&mut args.clone()).unwrap().start().err().unwrap();
+    assert_eq!(refused.to_string(), "io_uring: this program was built without the cargo feature blkio");
+}
+
 #[cfg(feature = "blkio")]
 mod with_drivers {
     use super::*;
