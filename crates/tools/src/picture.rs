@@ -88,9 +88,8 @@ impl Strip {
         }
     }
 
-    /// The highest class in each of `count` equal parts of `whole` bytes. So the smallest change is seen.
-    fn cells(&self, count: u64, whole: u64) -> Vec<Class> {
-        let step = whole.div_ceil(count).max(1);
+    /// The highest class in each of `count` parts of `step` bytes. So the smallest change is seen.
+    fn cells(&self, count: u64, step: u64) -> Vec<Class> {
         let mut cells = vec![Class::Nothing; count as usize];
         for (range, class) in self.parts.iter().chain(&self.marks) {
             let (first, last) = (range.start / step, (range.end() - 1) / step);
@@ -121,10 +120,13 @@ impl Picture {
         self.strips.iter().map(|strip| strip.size).max().unwrap_or(0)
     }
 
-    /// How many cells are in a line of one disk, and the cells of each.
-    fn grid(&self) -> (u64, Vec<Vec<Class>>) {
+    /// How many cells are in a line of one disk, what each stands for in bytes, and the cells of each disk.
+    fn grid(&self) -> (u64, u64, Vec<Vec<Class>>) {
         let width = WIDTH / self.strips.len().max(1) as u64;
-        (width, self.strips.iter().map(|strip| strip.cells(width * HEIGHT, self.whole())).collect())
+        let step = self.whole().div_ceil(width * HEIGHT).max(1);
+        // A number that people can read; a disk below that is drawn byte by byte.
+        let step = if step < 512 { step } else { step.next_multiple_of(512) };
+        (width, step, self.strips.iter().map(|strip| strip.cells(width * HEIGHT, step)).collect())
     }
 
     /// What occurs, for the legend.
@@ -134,7 +136,7 @@ impl Picture {
 
     /// As lines of characters: the offset of the first cell, and the cells.
     pub(crate) fn text(&self, colours: bool) -> String {
-        let (width, grid) = self.grid();
+        let (width, step, grid) = self.grid();
         let cell = |class: Class| match class.terminal() {
             (character, paint) if colours && !paint.is_empty() => format!("{paint}{character}\x1b[0m"),
             (character, _) => character.to_string(),
@@ -143,7 +145,6 @@ impl Picture {
         for strip in &self.strips {
             text += &format!("{}: {}\n", strip.name, human(strip.size));
         }
-        let step = self.whole().div_ceil(width * HEIGHT).max(1);
         for line in 0..HEIGHT {
             let first = line * width;
             if first * step >= self.whole() {
@@ -231,10 +232,10 @@ mod tests {
     fn a_cell_shows_what_matters_most_in_it() {
         let mut strip = strip(100, &[(0, 40, Class::Hole), (40, 1, Class::Data), (41, 59, Class::Zero)]);
         use Class::{Changed, Data, Hole, Nothing, Zero};
-        assert_eq!(strip.cells(5, 100), [Hole, Hole, Data, Zero, Zero]);
+        assert_eq!(strip.cells(5, 20), [Hole, Hole, Data, Zero, Zero]);
         strip.mark(Range::new(99, 50), Changed);
-        assert_eq!(strip.cells(5, 100)[4], Changed);
-        assert_eq!(strip.cells(4, 200), [Data, Changed, Nothing, Nothing]);
+        assert_eq!(strip.cells(5, 20)[4], Changed);
+        assert_eq!(strip.cells(4, 50), [Data, Changed, Nothing, Nothing]);
     }
 
     #[test]
