@@ -168,7 +168,7 @@ impl Picture {
     /// As an SVG document.
     pub(crate) fn svg(&self) -> String {
         const CELL: u64 = 10;
-        let (width, grid) = self.grid();
+        let (width, _, grid) = self.grid();
         let gap = 2 * CELL;
         let strips = self.strips.len() as u64;
         let (total_width, total_height) = (strips * (width * CELL + gap) + gap, HEIGHT * CELL + 5 * gap);
