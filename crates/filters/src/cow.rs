@@ -8,19 +8,17 @@
 mod layer;
 mod leaf;
 mod map;
-mod store;
 
+use crate::{on_read::OnRead, store::Store};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Range, Result};
 use layer::Layer;
 use leaf::{LEAF_BLOCKS, Leaf};
 use map::Map;
-use params::{Kind, Params, Size, Value, Wrong};
+use params::{Params, Size};
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
-use store::Store;
 
 /// Allow writes without changing the disk below; they are lost when the server ends.
 #[derive(Params)]
@@ -35,39 +33,6 @@ pub(crate) struct Cow {
     /// Copy what clients read into the overlay: never, always, or while the file with this absolute path exists.
     #[param(default = "false")]
     cow_on_read: OnRead,
-}
-
-/// When reads are kept.
-#[derive(Clone, Debug)]
-enum OnRead {
-    Never,
-    Always,
-    While(PathBuf),
-}
-
-impl Value for OnRead {
-    const KIND: Kind = Kind::Other("on|off|/PATH");
-
-    fn from_text(text: &str) -> std::result::Result<OnRead, Wrong> {
-        if text.starts_with('/') {
-            return Ok(OnRead::While(PathBuf::from(text)));
-        }
-        match bool::from_text(text) {
-            Ok(true) => Ok(OnRead::Always),
-            Ok(false) => Ok(OnRead::Never),
-            Err(_) => Err("neither a switch (on or off) nor an absolute path".into()),
-        }
-    }
-}
-
-impl OnRead {
-    fn now(&self) -> bool {
-        match self {
-            OnRead::Never => false,
-            OnRead::Always => true,
-            OnRead::While(path) => Path::exists(path),
-        }
-    }
 }
 
 impl Filter for Cow {

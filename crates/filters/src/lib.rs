@@ -3,6 +3,7 @@
 
 mod blocksize;
 mod blocksize_policy;
+mod cache;
 mod cacheextents;
 mod checkwrite;
 mod count;
@@ -27,6 +28,7 @@ mod nofilter;
 mod noparallel;
 mod nozero;
 mod offset;
+mod on_read;
 mod openonce;
 mod pause;
 mod protect;
@@ -37,6 +39,7 @@ mod retry_request;
 mod rotational;
 mod spinning;
 mod stats;
+mod store;
 mod swab;
 #[cfg(test)]
 mod testing;
@@ -52,6 +55,7 @@ use disk::FilterEntry;
 pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<blocksize::BlockSize>(),
     FilterEntry::of::<blocksize_policy::BlockSizePolicy>(),
+    FilterEntry::of::<cache::CacheFilter>(),
     FilterEntry::of::<cacheextents::CacheExtents>(),
     FilterEntry::of::<checkwrite::CheckWrite>(),
     FilterEntry::of::<count::Count>(),

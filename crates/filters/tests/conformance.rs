@@ -23,6 +23,17 @@ fn main() -> ExitCode {
                 &[("blocksize-minimum", "4K"), ("blocksize-error-policy", "error")],
                 Model,
             ),
+            Case::new("cache", &[], Model),
+            Case::new(
+                "cache",
+                &[("cache", "writethrough"), ("cache-min-block-size", "4K"), ("cache-on-read", "true")],
+                Model,
+            ),
+            Case::new(
+                "cache",
+                &[("cache-min-block-size", "4K"), ("cache-max-size", "32K"), ("cache-on-read", "true")],
+                Model,
+            ),
             Case::new("cacheextents", &[], Model),
             Case::new("checkwrite", &[], Verifying).with_own_storage(),
             Case::new("count", &[], Model),

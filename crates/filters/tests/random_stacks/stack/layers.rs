@@ -48,6 +48,13 @@ pub const LAYERS: &[(&str, Make)] = &[
         let policy = ["allow", "error"][n as usize % 2];
         vec![format!("blocksize-error-policy={policy}"), format!("blocksize-minimum={}", 1 << (n / 2 % 14))]
     }),
+    ("cache", |n| {
+        let mode = ["writeback", "writethrough", "unsafe"][n as usize % 3];
+        let size = ["8K", "16K", "1M"][n as usize / 3 % 3];
+        let params = [format!("cache={mode}"), format!("cache-on-read={}", n & 1 != 0)];
+        let sizes = ["cache-min-block-size=4K".into(), format!("cache-max-size={size}")];
+        params.into_iter().chain(sizes).collect()
+    }),
     ("cacheextents", |_| vec![]),
     ("count", |_| vec![]),
     ("exportname", |n| vec!["exportdesc=fixed:x".into(), format!("default-export={}", n % 3)]),

@@ -1,4 +1,4 @@
-//! The temporary file that holds the overlays' blocks.
+//! The temporary file that holds the blocks of overlays and caches.
 //!
 //! Bytes get their room in the file by an ordinary write, which can say that the file system is full. After that they
 //! are read and overwritten through a mapping of the file, without system calls, where the file system never needs new
@@ -23,7 +23,7 @@ const WINDOWS: usize = 1 << 14;
 type Window = OnceLock<Option<Arc<SharedMemory>>>;
 
 /// A sparse file without a name: it goes when the server does, however that ends.
-pub(super) struct Store {
+pub(crate) struct Store {
     dir: PathBuf,
     file: OnceLock<File>,
     /// Empty on file systems where overwriting may need room.
@@ -33,7 +33,7 @@ pub(super) struct Store {
 
 impl Store {
     /// In `$TMPDIR`, or in `/var/tmp`: what is large is better not put where memory serves as a disk.
-    pub(super) fn new() -> Store {
+    pub(crate) fn new() -> Store {
         let dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
         let dir = dir.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         // A server changes its directory before it serves.
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// Makes the file, unless it is there.
-    pub(super) fn open(&self) -> Result<&File> {
+    pub(crate) fn open(&self) -> Result<&File> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// A place for so many bytes; it takes room only where it is written.
-    pub(super) fn place(&self, bytes: u64) -> u64 {
+    pub(crate) fn place(&self, bytes: u64) -> u64 {
         self.next.fetch_add(bytes, Relaxed)
     }
 
@@ -83,7 +83,7 @@ impl Store {
 
     /// Reads what was written.
     #[inline]
-    pub(super) fn read(&self, at: u64, len: u64) -> Result<Data> {
+    pub(crate) fn read(&self, at: u64, len: u64) -> Result<Data> {
         if let Some((memory, at)) = self.mapped(at, len) {
             return Ok(memory.lend(at, len as usize).into());
         }
@@ -97,7 +97,7 @@ impl Store {
     /// # Errors
     /// As of `write`.
     #[inline]
-    pub(super) fn overwrite(&self, at: u64, data: &Data) -> Result<()> {
+    pub(crate) fn overwrite(&self, at: u64, data: &Data) -> Result<()> {
         match (self.mapped(at, data.len()), data.as_bytes()) {
             (Some((memory, at)), Some(bytes)) => {
                 memory.write(at, bytes);
@@ -111,7 +111,7 @@ impl Store {
     ///
     /// # Errors
     /// `ENOSPC` when the file system is full; the bytes written may then be old and new.
-    pub(super) fn write(&self, at: u64, data: &Data) -> Result<()> {
+    pub(crate) fn write(&self, at: u64, data: &Data) -> Result<()> {
         let write = |bytes: &[u8]| self.open()?.write_all_at(bytes, at).map_err(|e| self.error(e, "writing"));
         match data.as_bytes() {
             Some(bytes) => write(bytes),
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Gives the room of these bytes back. Where the file system cannot do that, it stays taken.
-    pub(super) fn discard(&self, at: u64, len: u64) {
+    pub(crate) fn discard(&self, at: u64, len: u64) {
         use rustix::fs::{FallocateFlags, fallocate};
         if let Ok(file) = self.open() {
             let _ = fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len);
@@ -130,7 +130,7 @@ impl Store {
     #[cold]
     fn error(&self, e: std::io::Error, what: &str) -> Error {
         let dir = self.dir.display();
-        let error = Error::from(e).context(format!("{what} the temporary file of changes in {dir}"));
+        let error = Error::from(e).context(format!("{what} the temporary file in {dir}"));
         match error.errno() {
             // A limit of this server's environment: for clients, the disk is full.
             Errno::FBIG => Error::new(Errno::NOSPC, error.to_string()),
