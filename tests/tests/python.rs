@@ -202,6 +202,16 @@ try:
 except KeyboardInterrupt:
     pass
 
+# Signals that nobody minds do not end a wait.
+ticks = []
+signal.signal(signal.SIGALRM, lambda *a: ticks.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+near, far = socket.socketpair()
+h = nbd.NBD()
+h.aio_connect_socket(near.detach())
+assert h.poll(500) == 0 and ticks
+signal.setitimer(signal.ITIMER_REAL, 0)
+
 # Nonsense instead of a server.
 near, far = socket.socketpair()
 far.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")

@@ -43,6 +43,7 @@ use std::{
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 /// Where a handle stands. The order is that of a life.
@@ -150,12 +151,16 @@ pub struct Stats {
 /// Hears what a handle does: the name of the call, and a message.
 pub type DebugFn = Box<dyn FnMut(&str, &str) + Send>;
 
+/// Called when a signal has cut a wait short: whether to give the wait up.
+pub type InterruptFn = Box<dyn FnMut() -> bool + Send>;
+
 /// The machine.
 pub struct Handle {
     name: String,
     settings: Settings,
     debug: bool,
     debugger: Option<DebugFn>,
+    interrupt: Option<InterruptFn>,
     phase: Phase,
     stream: Option<Stream>,
     address: Option<Address>,
@@ -199,6 +204,7 @@ impl Handle {
             settings: Settings::default(),
             debug: std::env::var_os("LIBNBD_DEBUG").is_some_and(|value| value == "1"),
             debugger: None,
+            interrupt: None,
             phase: Phase::Created,
             stream: None,
             address: None,
@@ -277,6 +283,11 @@ impl Handle {
     /// Who hears messages; `None`: standard error.
     pub fn set_debugger(&mut self, debugger: Option<DebugFn>) {
         self.debugger = debugger;
+    }
+
+    /// Who decides whether a signal ends a wait. Without, each one does.
+    pub fn set_interrupt(&mut self, interrupt: InterruptFn) {
+        self.interrupt = Some(interrupt);
     }
 
     /// Make a message, if messages are made.
@@ -361,7 +372,7 @@ impl Handle {
     /// anything to do.
     ///
     /// # Errors
-    /// EINVAL when nothing is connected, EINTR when a signal came; else as [`Handle::notify_read`].
+    /// EINVAL when nothing is connected, EINTR when a signal ended the wait; else as [`Handle::notify_read`].
     pub fn poll(&mut self, timeout: i32) -> Outcome<bool> {
         self.poll_with(None, timeout).map(|n| n == 1)
     }
@@ -380,19 +391,24 @@ impl Handle {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, read);
         flags.set(PollFlags::OUT, write);
-        let ready = {
-            let own = self.descriptor()?;
-            let mut fds = vec![PollFd::from_borrowed_fd(own, flags)];
+        let end = u64::try_from(timeout).ok().map(|ms| Instant::now() + Duration::from_millis(ms));
+        let ready = loop {
+            let mut fds = vec![PollFd::from_borrowed_fd(self.descriptor()?, flags)];
             fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-            let limit = u64::try_from(timeout)
-                .ok()
-                .map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as _ });
-            let n = poll(&mut fds, limit.as_ref())
-                .map_err(|e| Fault::new(e.raw_os_error(), "the wait was cut short"))?;
-            if n == 0 {
-                return Ok(0);
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let left = left
+                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+            match poll(&mut fds, left.as_ref()) {
+                Ok(0) => return Ok(0),
+                Ok(_) => break !fds[0].revents().is_empty(),
+                Err(e) => {
+                    let goes_on = e == rustix::io::Errno::INTR
+                        && self.interrupt.as_mut().is_some_and(|gives_up| !gives_up());
+                    if !goes_on {
+                        return Err(Fault::new(e.raw_os_error(), "the wait was cut short"));
+                    }
+                }
             }
-            !fds[0].revents().is_empty()
         };
         if !ready {
             return Ok(2);

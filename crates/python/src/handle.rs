@@ -5,7 +5,7 @@ use pyo3::{prelude::*, sync::PyOnceLock, types::PyType};
 use std::{
     cell::Cell,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -20,6 +20,8 @@ pub(crate) struct Nbd {
     /// The thread that uses the handle now; 0 is none.
     owner: AtomicU64,
     private_data: AtomicU64,
+    /// What a signal's handler has raised while the handle waited.
+    raised: Arc<Mutex<Option<PyErr>>>,
 }
 
 /// A number for this thread, never 0.
@@ -42,8 +44,19 @@ impl Drop for Owned<'_> {
 
 impl Nbd {
     pub(crate) fn new() -> Nbd {
+        let raised = Arc::<Mutex<Option<PyErr>>>::default();
+        let mut handle = Handle::new();
+        let keep = raised.clone();
+        // Handlers of signals run when they come, as in all calls of Python that wait; if one raises, the wait is over.
+        handle.set_interrupt(Box::new(move || match Python::attach(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(e) => {
+                *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                true
+            }
+        }));
         let (owner, private_data) = Default::default();
-        Nbd { handle: Some(Mutex::new(Handle::new())), owner, private_data }
+        Nbd { handle: Some(Mutex::new(handle)), owner, private_data, raised }
     }
 
     /// Do something with the handle, without the interpreter's lock. A failure is raised as `nbd.Error`.
@@ -71,12 +84,8 @@ impl Nbd {
             outcome
         });
         outcome.map_err(|fault| {
-            if fault.errno == errno::EINTR
-                && let Err(raised) = py.check_signals()
-            {
-                return raised;
-            }
-            raise(py, call, &fault)
+            let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner).take();
+            raised.unwrap_or_else(|| raise(py, call, &fault))
         })
     }
 

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub(crate) struct Lent {
     buffer: PyUntypedBuffer,
     writable: bool,
+    /// Nobody has written to it yet.
+    is_zero: bool,
 }
 
 impl Lent {
@@ -22,7 +24,7 @@ impl Lent {
         if !buffer.is_c_contiguous() {
             return Err(PyBufferError::new_err("the bytes of the buffer do not stand one after another"));
         }
-        Ok(Lent { buffer, writable: false })
+        Ok(Lent { buffer, writable: false, is_zero: false })
     }
 
     /// As [`Lent::readable`], to be filled.
@@ -34,12 +36,21 @@ impl Lent {
         Ok(Lent { writable: true, ..lent })
     }
 
+    /// As [`Lent::writable`], of an object that was just made, of zeroes.
+    pub(crate) fn zeroed(object: &Bound<'_, PyAny>) -> PyResult<Lent> {
+        Ok(Lent { is_zero: true, ..Lent::writable(object)? })
+    }
+
     pub(crate) fn boxed(self) -> Box<dyn Memory> {
         Box::new(self)
     }
 }
 
 impl Memory for Lent {
+    fn is_zero(&self) -> bool {
+        self.is_zero
+    }
+
     fn bytes(&self) -> &[u8] {
         let length = self.buffer.len_bytes();
         if length == 0 {

@@ -26,7 +26,7 @@ impl Nbd {
         flags: u32,
     ) -> PyResult<Bound<'py, PyByteArray>> {
         let bytes = buffer(py, count)?;
-        let memory = Lent::writable(&bytes)?.boxed();
+        let memory = Lent::zeroed(&bytes)?.boxed();
         self.with(py, "nbd_pread", |h| {
             let cookie = h.aio_pread(memory, offset.0, flags.into())?;
             h.wait(cookie)
@@ -46,7 +46,7 @@ impl Nbd {
         flags: u32,
     ) -> PyResult<Bound<'py, PyByteArray>> {
         let bytes = buffer(py, count)?;
-        let memory = Lent::writable(&bytes)?.boxed();
+        let memory = Lent::zeroed(&bytes)?.boxed();
         self.with(py, "nbd_pread_structured", |h| {
             let cookie = h.aio_pread_structured(memory, offset.0, chunk.chunk(), flags.into())?;
             h.wait(cookie)

@@ -73,10 +73,9 @@ calls! {
     /// Whether messages are made.
     fn get_debug(h) -> bool { Ok(h.debugs()) }
 
-    /// Have messages told to debug(context, message), and turn them on.
+    /// Have messages told to debug(context, message), where set_debug() turned them on.
     fn set_debug_callback(h, debug: Callback) -> () {
         h.set_debugger(Some(debug.debug()));
-        h.set_debug(true);
         Ok(())
     }
 

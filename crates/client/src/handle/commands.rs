@@ -16,6 +16,10 @@ pub trait Memory: Send {
     fn bytes(&self) -> &[u8];
     /// All of it. Memory to be written from may be empty here.
     fn bytes_mut(&mut self) -> &mut [u8];
+    /// Whether it is known to be all zero before it is read into.
+    fn is_zero(&self) -> bool {
+        false
+    }
 }
 
 impl Memory for Vec<u8> {
@@ -134,7 +138,7 @@ impl Handle {
         how: AioFlags,
         valid: u16,
     ) -> Outcome<u64> {
-        if self.settings.initialize {
+        if self.settings.initialize && !memory.is_zero() {
             memory.bytes_mut().fill(0);
         }
         let count = memory.bytes().len() as u64;
@@ -476,8 +480,11 @@ impl Handle {
     pub fn wait(&mut self, cookie: u64) -> Outcome<()> {
         while self.commands.contains_key(&cookie) {
             if let Err(fault) = self.poll(-1) {
-                // Its outcome is this one.
+                // Its outcome is this one, also if it is still in flight.
                 let _ = self.command_completed(cookie as i64);
+                if let Some(pending) = self.commands.get_mut(&cookie) {
+                    pending.completion = Some(Box::new(|_| 1));
+                }
                 return Err(fault);
             }
         }

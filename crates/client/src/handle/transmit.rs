@@ -32,11 +32,18 @@ impl Handle {
     /// Sends and receives all that can be without waiting.
     pub(super) fn transmit(&mut self) -> Outcome<()> {
         self.send_some()?;
+        let mut has_received = false;
         loop {
             self.understand()?;
             if !matches!(self.phase, Phase::Open) {
                 return Ok(());
             }
+            // Nothing more is to come: another receive would only find that out.
+            let quiet = self.commands.is_empty() && !self.output.is_disconnecting();
+            if has_received && quiet && self.input.is_between_replies() {
+                return Ok(());
+            }
+            has_received = true;
             let Some(stream) = &self.stream else { return Ok(()) };
             let in_place = match self.input.place {
                 Place::Data(data) if data.left >= IN_PLACE => Some(data),
@@ -63,7 +70,14 @@ impl Handle {
                         _ => 64,
                     };
                     let missing = least.saturating_sub(self.input.unread().len());
-                    let n = stream.recv(self.input.room(missing), Wait::DontWait);
+                    // Where only large data can come, little more than its header: the rest needs no copy then.
+                    let is_large = |pending: &Pending| {
+                        pending.memory.as_ref().is_some_and(|memory| memory.bytes().len() >= IN_PLACE)
+                    };
+                    let few = !self.commands.is_empty() && self.commands.values().all(is_large);
+                    let room = self.input.room(missing);
+                    let most = if few { missing.max(64).min(room.len()) } else { room.len() };
+                    let n = stream.recv(&mut room[..most], Wait::DontWait);
                     if let Ok(n) = n {
                         self.input.received(n);
                     }
@@ -189,6 +203,8 @@ impl Handle {
                 let pending = self.pending(cookie)?;
                 let range = at..at + length as usize;
                 if let Some(memory) = &mut pending.memory
+                    // As nothing has come before, what was zero still is.
+                    && !(memory.is_zero() && pending.received == 0)
                     && let Some(bytes) = memory.bytes_mut().get_mut(range.clone())
                 {
                     bytes.fill(0);
