@@ -4,7 +4,7 @@
 use super::options::Options;
 use crate::tree::{ROOT, Tree, What};
 use disk::{Error, Result};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The most directories that there can be, since their numbers have 16 bits.
 const MOST_DIRECTORIES: usize = u16::MAX as usize;
@@ -58,7 +58,7 @@ impl View {
         let mut directories = vec![ROOT];
         let mut next = 0;
         while let Some(directory) = directories.get(next).copied() {
-            let mut taken = HashSet::new();
+            let mut taken = Taken::default();
             let mut here: Vec<(Name, usize)> = Vec::new();
             for child in tree.children(directory) {
                 if let Some(name) = name(*child) {
@@ -110,17 +110,26 @@ impl Name {
     }
 }
 
+/// The names of one directory.
+#[derive(Default)]
+struct Taken {
+    names: HashSet<(Vec<u16>, Vec<u16>)>,
+    /// The next number to try for names that begin and end alike: there may be many of a kind.
+    next: HashMap<(Vec<u16>, Vec<u16>), u32>,
+}
+
 /// The name, or one like it with a number at the end of its base, that no other has.
-fn unique(name: Name, taken: &mut HashSet<(Vec<u16>, Vec<u16>)>) -> Name {
-    let mut changed = name.clone();
-    let mut number = 0_u32;
-    while !taken.insert((changed.base.clone(), changed.extension.clone())) {
+fn unique(mut name: Name, taken: &mut Taken) -> Name {
+    let wanted = name.base.clone();
+    let stem = |digits: usize| wanted.len().min(name.most.saturating_sub(digits));
+    let kind = (wanted[..stem(3)].to_vec(), name.extension.clone());
+    while !taken.names.insert((name.base.clone(), name.extension.clone())) {
+        let number = taken.next.entry(kind.clone()).or_default();
         let tail: Vec<u16> = format!("{number:03}").encode_utf16().collect();
-        let keep = name.base.len().min(name.most.saturating_sub(tail.len()));
-        changed.base = [&name.base[..keep], &tail].concat();
-        number += 1;
+        *number += 1;
+        name.base = [&wanted[..stem(tail.len())], &tail].concat();
     }
-    changed
+    name
 }
 
 /// As ISO 9660 has it: capitals, digits and `_`, a file with one dot.
@@ -195,6 +204,18 @@ mod tests {
         );
         let long = names(&["a long name of a file, longer than fits.html"], "-l");
         assert_eq!(long[0].0, "A_LONG_NAME_OF_A_FILE__LON.HTML");
+    }
+
+    #[test]
+    fn as_many_names_of_a_kind_as_there_are_files_are_told_apart() {
+        let mut taken = Taken::default();
+        let name = |number: u32| {
+            let base = format!("FILE_{number:03}").encode_utf16().take(8).collect();
+            Name { base, extension: vec![], most: 8, wide: false }
+        };
+        let found: HashSet<Vec<u8>> =
+            (0..50_000).map(|number| unique(name(number / 1000), &mut taken).into_bytes()).collect();
+        assert!(found.len() == 50_000 && found.iter().all(|name| name.len() <= 8));
     }
 
     #[test]
