@@ -100,4 +100,31 @@ fn main() {
                 .expect("a write");
         });
     }
+
+    for (name, program) in [
+        ("two bytes repeated", "( 0x55 0xAA )*1T"),
+        ("a byte repeated", "0x55*1T"),
+        ("sectors with holes", "( \"Hello\" @^512 )*1T"),
+        ("20k repeated", "( \"Hello\" 7*20000 )*1G"),
+    ] {
+        let disk = open("data", &[("data", program)]);
+        read(&format!("data, {name}"), &*disk, 4096);
+        read(&format!("data, {name}"), &*disk, 262_144);
+    }
+    programs();
+}
+
+/// Reading programs: bytes of text per second.
+fn programs() {
+    let numbers: String = (0..3_000_000u64).map(|n| format!("{} ", scatter(n) % 256)).collect();
+    let text = format!("\"{}\"", "some text ".repeat(1_000_000));
+    let groups = "(1 2 @^16 \"abc\")*9 @+100 0x55*1000 # comment\n".repeat(200_000);
+    for (name, program) in [("numbers", numbers), ("a string", text), ("groups", groups)] {
+        measure(&format!("data: {} bytes of {name}", program.len()), program.len() as u64 / 16, |n| {
+            // `measure` takes sixteen steps at a time, and one of these takes long.
+            if n.is_multiple_of(16) {
+                drop(black_box(open("data", &[("data", &program)])));
+            }
+        });
+    }
 }

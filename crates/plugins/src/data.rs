@@ -117,5 +117,41 @@ fn resized(content: &Arc<Node>, size: u64) -> node::Made {
     layers.finish()
 }
 
+/// See [`crate::try_data_program`].
+pub(crate) fn try_program(program: &str, value: &str) {
+    let mut texts = program::Texts::default();
+    let tree = match parse::parse(program, &|_| Some(value.to_owned()), &mut texts) {
+        Ok(tree) => tree,
+        Err(fault) => {
+            assert!(!texts.error(&fault).to_string().is_empty());
+            return;
+        }
+    };
+    if tree.to_string().contains('<') {
+        // Nobody's files and no scripts; strings with that character are not missed.
+        return;
+    }
+    let content = match eval::evaluate(&tree) {
+        Ok(content) => content,
+        Err(fault) => {
+            assert!(!texts.error(&fault).to_string().is_empty());
+            return;
+        }
+    };
+    let end = content.len.min(1 << 16);
+    let mut whole = vec![0; end as usize];
+    content.copy(0, &mut whole);
+    let mut at = 0;
+    while at < end {
+        let (zero, len) = content.run(at, end - at);
+        let run = &whole[at as usize..(at + len) as usize];
+        assert!(len > 0 && (!zero || ::disk::data::is_zero(run)));
+        let mut again = vec![1; (len as usize).min(100)];
+        content.copy(at, &mut again);
+        assert!(again == run[..again.len()]);
+        at += len;
+    }
+}
+
 #[cfg(test)]
 mod tests;

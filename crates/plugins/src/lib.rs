@@ -83,6 +83,13 @@ pub fn find(name: &str) -> Option<&'static PluginEntry> {
     PLUGINS.iter().find(|plugin| plugin.about.name == name)
 }
 
+/// For the fuzzer: reads a program of the plugin data, whose variables all have this value, and evaluates it unless it
+/// asks for files or scripts. Panics where two ways to read the disk differ.
+#[doc(hidden)]
+pub fn try_data_program(program: &str, value: &str) {
+    data::try_program(program, value);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,8 +36,10 @@ pub(super) enum Move {
     Align(u64),
 }
 
-/// Texts are written out rather than repeated up to here.
+/// Texts are written out rather than repeated up to so many times ...
 const WRITTEN_OUT: u64 = 4;
+/// ... if they have no more bytes than this.
+const SHORT: usize = 1024;
 
 impl Expr {
     /// Behind a list that ends here: only what is not simple stays a list.
@@ -98,7 +100,9 @@ impl Expr {
             (one, 1) => one,
             (Expr::Byte(b), n) => Expr::Fill(b, n),
             (Expr::Fill(b, m), n) => Expr::Fill(b, m.checked_mul(n)?),
-            (Expr::Text(text), n) if n <= WRITTEN_OUT => Expr::Text(text.repeat(n as usize)),
+            (Expr::Text(text), n) if n <= WRITTEN_OUT && text.len() <= SHORT => {
+                Expr::Text(text.repeat(n as usize))
+            }
             (Expr::Repeat(of, m, place), n) => Expr::Repeat(of, m.checked_mul(n)?, place),
             (of, n) => Expr::Repeat(Box::new(of), n, place),
         })

@@ -90,6 +90,9 @@ impl Node {
             _ if of.len <= SMALL_UNIT => {
                 let mut unit = vec![0; of.len as usize];
                 of.copy(0, &mut unit);
+                if len <= SMALL {
+                    return Node::bytes(unit.repeat(count as usize));
+                }
                 let times = (TILE / of.len).clamp(1, count);
                 Node::new(len, 0, false, What::Tile(unit.repeat(times as usize).into()))
             }

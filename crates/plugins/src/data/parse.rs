@@ -111,6 +111,7 @@ impl Parser<'_, '_> {
         let (mut items, mut height) = (Vec::new(), 0);
         loop {
             self.skip_blanks();
+            self.plain_bytes(&mut items);
             match self.peek() {
                 None | Some(b')') => return Ok(Tree { expr: Expr::list(items), height: height + 1 }),
                 _ => {}
@@ -138,6 +139,30 @@ impl Parser<'_, '_> {
             }
             height = height.max(item.height);
             Expr::push(&mut items, item.expr);
+        }
+    }
+
+    /// What long programs consist of: decimal bytes with a blank behind each, which no operator is applied to.
+    fn plain_bytes(&mut self, items: &mut Vec<Expr>) {
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\n');
+        loop {
+            let rest = self.rest();
+            let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+            let (number, behind) = rest.split_at(digits);
+            let blanks = behind.iter().take_while(|byte| blank(byte)).count();
+            let next = behind.get(blanks);
+            let is_octal = digits > 1 && number[0] == b'0';
+            if is_octal
+                || blanks == 0
+                || matches!(next, None | Some(b'*' | b'[' | b'-' | b'#' | b'\t'..=b'\r'))
+            {
+                return;
+            }
+            match number.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0')) {
+                byte @ 0..=255 if digits > 0 => Expr::push(items, Expr::Byte(byte as u8)),
+                _ => return,
+            }
+            self.at += digits + blanks;
         }
     }
 

@@ -174,6 +174,7 @@ fn nesting_without_end_is_refused_rather_than_followed() {
         let program = format!("{}</dev/null {}", open.repeat(9999), close.repeat(9999));
         assert!(refused(&program, &[]).contains("nested"), "{open} {close}");
     }
+    assert_eq!(open(&format!("\"ab\"{}", "*4".repeat(30)), &[]).unwrap().facts().size, 2 << 60);
     // Each is larger than the one before, so none can be written out.
     let chain = format!("1*10000 -> \\a {} \\a", "( \\a 2 ) -> \\a ".repeat(9999));
     assert!(refused(&chain, &[]).contains("nested too deep"));
