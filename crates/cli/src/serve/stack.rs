@@ -143,7 +143,7 @@ impl Stack {
 fn unknown(what: &str, name: &str, known: impl Iterator<Item = About>) -> String {
     if name.contains('/') || name.ends_with(".so") {
         let why = match std::path::Path::new(name).exists() {
-            true => format!("this program has its {what}s built in and cannot load one from a file"),
+            true => format!("a {what} in C, which this program cannot load: it has its {what}s built in"),
             false => "there is no such file".to_owned(),
         };
         let base = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".so");
@@ -191,6 +191,28 @@ mod tests {
         assert!(error(&["nosuch"]).starts_with("there is no plugin nosuch; there are "));
         assert!(
             error(&["--filter=nosuch", "memory", "1M"]).starts_with("there is no filter nosuch; there are ")
+        );
+        assert_eq!(error(&["./nbdkit-foo-plugin.so"]), "./nbdkit-foo-plugin.so: there is no such file");
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path.display().to_string()
+        };
+        let plugin = error(&[&file("nbdkit-memory-plugin.so")]);
+        assert!(
+            plugin.ends_with(
+                ": a plugin in C, which this program cannot load: it has its plugins built in; \
+                 the plugin of that name is called just memory"
+            ),
+            "{plugin}"
+        );
+        let filter = error(&["--filter", &file("nbdkit-own-filter.so"), "memory", "1M"]);
+        assert!(
+            filter.ends_with(
+                "own-filter.so: a filter in C, which this program cannot load: it has its filters built in"
+            ),
+            "{filter}"
         );
         assert_eq!(error(&["memory", "1M", "quux=1"]), "unknown parameter 'quux'");
         let both = error(&["memory", "siez=1M"]);
