@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn unknown_names_and_keys_are_told() {
-        let error = |line| start(line).err().unwrap();
+        let error = |line: &[&str]| start(line).err().unwrap();
         assert!(error(&["nosuch"]).starts_with("there is no plugin nosuch; there are "));
         assert!(
             error(&["--filter=nosuch", "memory", "1M"]).starts_with("there is no filter nosuch; there are ")
