@@ -10,6 +10,7 @@ mod explain;
 mod listen;
 mod messages;
 mod notify;
+mod old_names;
 pub(crate) mod options;
 mod run;
 mod selinux;
@@ -63,6 +64,7 @@ pub(crate) fn explain_main(program: &str, args: &[OsString]) -> ExitCode {
 }
 
 fn follow(program: &str, options: ServeOptions) -> Result<ExitCode> {
+    let options = old_names::modern(options).map_err(anyhow::Error::msg)?;
     let stack = match (Stack::find(&options), options.what) {
         (Err(why), What::Explain) => {
             crate::print(&format!("refused: {why}\n"));

@@ -40,6 +40,7 @@ mod script;
 mod sh;
 mod sparse_random;
 mod split;
+mod streaming;
 mod tmpdisk;
 mod tree;
 mod uniform;
@@ -74,6 +75,7 @@ pub static PLUGINS: &[PluginEntry] = &[
     PluginEntry::of::<sh::Sh>(),
     PluginEntry::of::<sparse_random::SparseRandom>(),
     PluginEntry::of::<split::Split>(),
+    PluginEntry::of::<streaming::Streaming>(),
     PluginEntry::of::<tmpdisk::TmpDisk>(),
     PluginEntry::of::<zero::Zero>(),
 ];

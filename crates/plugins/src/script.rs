@@ -15,6 +15,7 @@ mod spawn;
 
 pub(crate) use backend::{Script, directory};
 pub(crate) use call::{Call, METHODS};
+pub(crate) use order::Order;
 pub(crate) use persistent::Persistent;
 pub(crate) use spawn::{Snippets, Spawn};
 

@@ -89,6 +89,8 @@ fn main() -> ExitCode {
             Case::new("sparse-random", &[("size", "1T"), ("seed", "8"), ("blocksize", "1M")], Verifying),
             Case::new("split", &[], Model).with(parts),
             Case::new("split", &[], Model).with(parts).for_readers(),
+            // What can be read once only cannot be compared with anything.
+            Case::new("streaming", &[("read", "/dev/null"), ("size", "0")], ReadOnly),
             Case::new("tmpdisk", &[("size", "1M"), ("command", MAKE)], Model),
             Case::new("zero", &[], ReadOnly),
         ],

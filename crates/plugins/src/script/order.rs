@@ -11,7 +11,7 @@ use std::{
 
 /// The writes under way of all clients: a flush waits for those that began before it.
 #[derive(Default)]
-pub(super) struct Writes {
+pub(crate) struct Writes {
     state: Mutex<State>,
     one_ended: Condvar,
 }
@@ -66,7 +66,7 @@ impl Drop for Write {
 /// Calls that must not run at the same time: they stand in line. At most one thread of the pool works for a line, so
 /// that those who wait never keep the one from running for whom they wait.
 #[derive(Default)]
-pub(super) struct Line(Mutex<Standing>);
+pub(crate) struct Line(Mutex<Standing>);
 
 #[derive(Default)]
 struct Standing {
@@ -137,7 +137,7 @@ struct Shared<T> {
 
 pub(super) struct Giver<T>(Arc<Mutex<Shared<T>>>);
 
-pub(super) struct Promise<T>(Arc<Mutex<Shared<T>>>);
+pub(crate) struct Promise<T>(Arc<Mutex<Shared<T>>>);
 
 impl<T> Giver<T> {
     pub(super) fn give(self, value: T) {
@@ -171,7 +171,7 @@ impl<T> Future for Promise<T> {
 
 /// How the calls of disks wait for each other.
 #[derive(Clone)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Not at all, but for flushes.
     Free(Arc<Writes>),
     Line(Arc<Line>),
@@ -184,8 +184,13 @@ impl Order {
             ThreadModel::Parallel | ThreadModel::SerializeRequests if !one_at_a_time => {
                 Order::Free(Arc::default())
             }
-            _ => Order::Line(Arc::default()),
+            _ => Order::in_line(),
         }
+    }
+
+    /// One after another.
+    pub(crate) fn in_line() -> Order {
+        Order::Line(Arc::default())
     }
 
     /// For one more disk.
@@ -197,7 +202,7 @@ impl Order {
     }
 
     /// Does `work` where it may wait, in its turn, whether somebody waits for it or not.
-    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Promise<T> {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Promise<T> {
         let (giver, promise) = promise();
         let job = move || giver.give(work());
         match self {
