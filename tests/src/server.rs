@@ -112,7 +112,7 @@ impl Server {
         server.until("clients can connect", |server| match server.process.wait(Duration::ZERO) {
             Some(status) => panic!("`{}`: {status}\n{}", server.words, server.log()),
             // Looked for, not tried: some serve their first client only.
-            None => socket_listens(&socket),
+            None => listens(&socket),
         });
         server
     }
@@ -187,7 +187,7 @@ impl Server {
 }
 
 /// Whether somebody listens there, by the kernel's own list: flag 10000 is `__SO_ACCEPTCON`.
-fn socket_listens(socket: &Path) -> bool {
+pub fn listens(socket: &Path) -> bool {
     let socket = socket.to_string_lossy();
     fs::read_to_string("/proc/net/unix")
         .is_ok_and(|list| list.lines().any(|line| line.contains(" 00010000 ") && line.ends_with(&*socket)))

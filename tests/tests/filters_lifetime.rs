@@ -156,7 +156,7 @@ fn a_server_that_went_away_and_came_back_is_connected_to_again() {
     let socket = dir.path().join("back");
     let back = || {
         let mut run = Run::diskpipe().words("serve -f -U").arg(&socket).words("pattern 1M").start();
-        while !socket.exists() {
+        while !e2e::listens(&socket) {
             assert!(run.wait(Duration::from_millis(5)).is_none());
         }
         run

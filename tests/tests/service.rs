@@ -57,7 +57,7 @@ fn systemds_own_starter_hands_its_socket_over() {
     let socket = dir.path().join("s");
     let starter = Run::new("systemd-socket-activate").arg("-l").arg(&socket).arg("--fdname=disk");
     let _starter = starter.arg(e2e::diskpipe()).words("serve -v memory 1M").start();
-    until("the starter listens", || socket.exists());
+    until("the starter listens", || e2e::listens(&socket));
     let uri = format!("nbd+unix:///?socket={}", socket.display());
     assert_eq!(size(&uri), "1048576");
 }

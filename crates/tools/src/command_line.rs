@@ -1,10 +1,12 @@
 //! What the tools' command lines share: servers in brackets, conventions of the tools that they replace, errors.
 
+use anyhow::{Context, Result};
 use client::Connector;
+use params::{Size, Value};
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    io::Write,
+    io::{self, Write},
     path::Path,
     process::ExitCode,
 };
@@ -46,11 +48,72 @@ impl fmt::Display for Word {
 /// Stands for a bracketed command while the options are parsed. No argument of a program can hold a NUL.
 const PLACEHOLDER: &str = "\0";
 
+/// Runs a tool: takes the arguments apart (the first is the name that it was started under), and makes an exit code of
+/// what `body` says. That something went wrong is told, and is exit code 1.
+pub(crate) fn run<T: clap::FromArgMatches>(
+    args: Vec<OsString>,
+    default_name: &str,
+    command: clap::Command,
+    body: impl FnOnce(&Invocation, T) -> Result<ExitCode>,
+) -> ExitCode {
+    run_or(1, args, default_name, command, body)
+}
+
+/// As [`run`], with another exit code for trouble.
+pub(crate) fn run_or<T: clap::FromArgMatches>(
+    trouble: u8,
+    args: Vec<OsString>,
+    default_name: &str,
+    command: clap::Command,
+    body: impl FnOnce(&Invocation, T) -> Result<ExitCode>,
+) -> ExitCode {
+    let invocation = match Invocation::new(args, default_name, trouble.into()) {
+        Ok(invocation) => invocation,
+        Err(code) => return code,
+    };
+    let options = match invocation.parse(command) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    match body(&invocation, options) {
+        Ok(code) => code,
+        Err(e) if is_broken_pipe(&e) => invocation.trouble,
+        Err(e) => invocation.failed(&e),
+    }
+}
+
+/// The reader of our output had enough. It knows, and other tools end silently then.
+fn is_broken_pipe(why: &anyhow::Error) -> bool {
+    let of_disk = why.downcast_ref::<disk::Error>().map(|e| e.errno().get());
+    of_disk == Some(rustix::io::Errno::PIPE.raw_os_error())
+        || why.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// Nobody reads it, or the disk behind it is full.
+pub(crate) fn print(text: &str) -> Result<ExitCode> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A size or an offset among the options, such as `512`, `64K` or `1M`, in bytes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    Size::from_text(text).map(Size::bytes).map_err(|wrong| wrong.0.to_string())
+}
+
 /// A tool, and the name that it was started under.
 pub(crate) struct Invocation {
     pub(crate) name: String,
     args: Vec<OsString>,
     commands: Vec<Vec<String>>,
+    /// The exit code when something is wrong.
+    trouble: ExitCode,
 }
 
 impl Invocation {
@@ -58,11 +121,15 @@ impl Invocation {
     ///
     /// # Errors
     /// An exit code, after telling what is wrong: a bracket that does not end, a command that is no text.
-    pub(crate) fn new(args: Vec<OsString>, default_name: &str) -> Result<Invocation, ExitCode> {
+    pub(crate) fn new(
+        args: Vec<OsString>,
+        default_name: &str,
+        trouble: ExitCode,
+    ) -> Result<Invocation, ExitCode> {
         let mut args = args.into_iter();
         let name = args.next().unwrap_or_else(|| default_name.into());
         let name = Path::new(&name).file_name().unwrap_or(&name).to_string_lossy().into_owned();
-        let mut it = Invocation { args: vec![name.clone().into()], name, commands: Vec::new() };
+        let mut it = Invocation { args: vec![name.clone().into()], name, commands: Vec::new(), trouble };
         while let Some(arg) = args.next() {
             if arg != "[" {
                 it.args.push(arg);
@@ -107,7 +174,7 @@ impl Invocation {
             command.try_get_matches_from(&self.args).and_then(|matches| T::from_arg_matches(&matches));
         parsed.map_err(|e| {
             let _ = e.print(); // with nobody to read it, the exit code says enough
-            if e.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            if e.use_stderr() { self.trouble } else { ExitCode::SUCCESS }
         })
     }
 
@@ -142,13 +209,13 @@ impl Invocation {
     /// Tells what is wrong with the command line.
     pub(crate) fn usage(&self, why: &str) -> ExitCode {
         eprintln!("{0}: {why}\nTry “{0} --help”.", self.name);
-        ExitCode::FAILURE
+        self.trouble
     }
 
     /// Tells what went wrong.
     pub(crate) fn failed(&self, why: &anyhow::Error) -> ExitCode {
         eprintln!("{}: {}", self.name, sentence(why));
-        ExitCode::FAILURE
+        self.trouble
     }
 }
 
@@ -213,7 +280,7 @@ mod tests {
     }
 
     fn parse(args: &[&str]) -> Result<(bool, Vec<Word>), ExitCode> {
-        let invocation = Invocation::new(args.iter().map(Into::into).collect(), "x")?;
+        let invocation = Invocation::new(args.iter().map(Into::into).collect(), "x", 1.into())?;
         let options: Options = invocation.parse(Options::command())?;
         Ok((options.verbose, options.words.into_iter().map(|w| invocation.word(w)).collect()))
     }

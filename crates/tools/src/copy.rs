@@ -17,7 +17,7 @@ mod stream;
 mod transfer;
 mod window;
 
-use crate::command_line::{Invocation, Word};
+use crate::command_line::{self, Invocation, Word};
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 use disk::{Disk, Range};
@@ -46,24 +46,9 @@ pub fn command() -> clap::Command {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe copy") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    match run(&invocation, &options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) if is_broken_pipe(&e) => ExitCode::FAILURE,
-        Err(e) => invocation.failed(&e),
-    }
-}
-
-/// The reader of our output had enough. It knows, and other tools end silently then.
-fn is_broken_pipe(e: &anyhow::Error) -> bool {
-    e.downcast_ref::<disk::Error>().is_some_and(|e| e.errno().get() == rustix::io::Errno::PIPE.raw_os_error())
+    command_line::run(args, "diskpipe copy", command(), |invocation, options: Options| {
+        run(invocation, &options).map(|()| ExitCode::SUCCESS)
+    })
 }
 
 fn run(invocation: &Invocation, options: &Options) -> Result<()> {

@@ -3,7 +3,7 @@
 pub(crate) mod compare;
 
 use crate::{
-    command_line::Invocation,
+    command_line::{self, Invocation},
     picture::{Class, Picture, Strip},
     walk,
 };
@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use compare::{Change, Side, compare};
 use disk::Range;
-use params::{Size, Value};
 use std::{
     ffi::OsString,
     io::{self, BufWriter, IsTerminal, Write},
@@ -31,8 +30,8 @@ use std::{
 )]
 struct Options {
     /// Compare in blocks of this size: a range that differs is a multiple of it.
-    #[arg(long, value_name = "SIZE", default_value = "4K")]
-    block_size: String,
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = command_line::size)]
+    block_size: u64,
 
     /// Write JSON.
     #[arg(long, conflicts_with_all = ["picture", "quiet"])]
@@ -73,27 +72,14 @@ const TROUBLE: u8 = 2;
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let trouble = |code: ExitCode| if code == ExitCode::SUCCESS { code } else { ExitCode::from(TROUBLE) };
-    let invocation = match Invocation::new(args, "diskpipe diff") {
-        Ok(invocation) => invocation,
-        Err(code) => return trouble(code),
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return trouble(code),
-    };
-    let block = match Size::from_text(&options.block_size).map(Size::bytes) {
-        Ok(block) if block.is_power_of_two() && (512..=256 << 10).contains(&block) => block,
-        _ => {
-            let why = "not a power of 2 from 512 to 256K";
-            return trouble(invocation.usage(&format!("--block-size={}: {why}", options.block_size)));
+    command_line::run_or(TROUBLE, args, "diskpipe diff", command(), |invocation, options: Options| {
+        let block = options.block_size;
+        if !block.is_power_of_two() || !(512..=256 << 10).contains(&block) {
+            let why = format!("--block-size={block}: not a power of 2 from 512 to 256K");
+            return Ok(invocation.usage(&why));
         }
-    };
-    match run(&invocation, &options, block) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(e) => trouble(invocation.failed(&e)),
-    }
+        Ok(if run(invocation, &options, block)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
 }
 
 /// Whether they are the same.
@@ -177,8 +163,7 @@ fn draw(options: &Options, block: u64, a: &Side<'_>, b: &Side<'_>) -> Result<boo
         std::fs::write(file, picture.svg()).with_context(|| file.display().to_string())?;
     }
     if options.picture {
-        let text = picture.text(io::stdout().is_terminal());
-        io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        command_line::print(&picture.text(io::stdout().is_terminal()))?;
     }
     Ok(same)
 }

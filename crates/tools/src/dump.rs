@@ -2,13 +2,12 @@
 
 mod lines;
 
-use crate::command_line::Invocation;
+use crate::command_line;
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
 use client::{Connector, RemoteDisk};
 use disk::{Disk, Extents, Kind, Piece, Range};
 use lines::Lines;
-use params::{Size, Value};
 use std::{
     ffi::OsString,
     io::{self, BufWriter, IsTerminal, Write},
@@ -40,12 +39,12 @@ struct Options {
     no_color: bool,
 
     /// Stop after so many bytes, such as 512, 64K or 1M.
-    #[arg(short = 'n', long, alias = "limit", value_name = "SIZE")]
-    length: Option<String>,
+    #[arg(short = 'n', long, alias = "limit", value_name = "SIZE", value_parser = command_line::size)]
+    length: Option<u64>,
 
     /// Begin at this byte of the disk.
-    #[arg(long, value_name = "OFFSET", default_value = "0")]
-    offset: String,
+    #[arg(long, value_name = "OFFSET", default_value = "0", value_parser = command_line::size)]
+    offset: u64,
 
     /// The server.
     #[arg(value_name = "SERVER")]
@@ -59,37 +58,13 @@ pub fn command() -> clap::Command {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe dump") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    let size = |text: &str| match Size::from_text(text) {
-        Ok(size) => Ok(size.bytes()),
-        Err(wrong) => Err(invocation.usage(&format!("{text}: {}", wrong.0))),
-    };
-    let (offset, length) = match (size(&options.offset), options.length.as_deref().map(size).transpose()) {
-        (Ok(offset), Ok(length)) => (offset, length.unwrap_or(u64::MAX)),
-        (Err(code), _) | (_, Err(code)) => return code,
-    };
-    let colours = options.color || (!options.no_color && io::stdout().is_terminal());
-    let connector = invocation.word(options.server).connector().map_err(Into::into);
-    let done = connector.and_then(|mut connector| {
+    command_line::run(args, "diskpipe dump", command(), |invocation, options: Options| {
+        let colours = options.color || (!options.no_color && io::stdout().is_terminal());
+        let mut connector = invocation.word(options.server).connector()?;
         connector.options.extended_headers = true;
-        connector.options.connections = 1;
-        dump(&connector, offset, length, colours)
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        // A reader that had enough knows why.
-        Err(e) if e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
-            ExitCode::FAILURE
-        }
-        Err(e) => invocation.failed(&e),
-    }
+        dump(&connector, options.offset, options.length.unwrap_or(u64::MAX), colours)?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn dump(connector: &Connector, offset: u64, length: u64, colours: bool) -> Result<()> {
@@ -160,9 +135,9 @@ mod tests {
         let parse = |args: &[&str]| Options::try_parse_from([&["dump"], args].concat()).ok();
         for length in [&["-n", "1K", "x"][..], &["--length=1K", "x"], &["x", "--limit", "1K"], &["-n1K", "x"]]
         {
-            assert_eq!(parse(length).unwrap().length.as_deref(), Some("1K"));
+            assert_eq!(parse(length).unwrap().length, Some(1024));
         }
-        assert_eq!(parse(&["--offset=512", "x"]).unwrap().offset, "512");
+        assert_eq!(parse(&["--offset=512", "x"]).unwrap().offset, 512);
         assert!(parse(&["--colours", "x"]).unwrap().color);
         assert!(parse(&[]).is_none() && parse(&["x", "y"]).is_none());
     }

@@ -1,11 +1,10 @@
 //! `discard` and `zero`: give the space of a disk back, or overwrite it with zeroes; or look whether that is needed.
 
-use crate::command_line::Invocation;
+use crate::command_line;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{CommandFactory, Parser};
 use client::{Connector, RemoteDisk};
 use disk::{Data, Disk, Range, WriteFlags, ZeroFlags};
-use params::{Size, Value};
 use std::{
     ffi::OsString,
     io::{self, Write},
@@ -37,12 +36,12 @@ struct Options {
     fast_zero: bool,
 
     /// The part to erase is so long, such as 512, 64K or 1M; without it, up to the end of the disk.
-    #[arg(short, long, value_name = "SIZE")]
-    length: Option<String>,
+    #[arg(short, long, value_name = "SIZE", value_parser = command_line::size)]
+    length: Option<u64>,
 
     /// The part to erase begins at this byte.
-    #[arg(short, long, value_name = "OFFSET", default_value = "0")]
-    offset: String,
+    #[arg(short, long, value_name = "OFFSET", default_value = "0", value_parser = command_line::size)]
+    offset: u64,
 
     /// Say nothing but what went wrong.
     #[arg(short, long)]
@@ -94,47 +93,23 @@ pub fn main_zero(args: Vec<OsString>) -> ExitCode {
 
 fn main(args: Vec<OsString>, name: &str, command: clap::Command) -> ExitCode {
     let zeroes = command.get_name() == "zero";
-    let invocation = match Invocation::new(args, name) {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse::<Options>(command) {
-        Ok(options) => Options { zero: zeroes || options.zero || options.fast_zero, ..options },
-        Err(code) => return code,
-    };
-    let size = |text: &str| match Size::from_text(text) {
-        Ok(size) => Ok(size.bytes()),
-        Err(wrong) => Err(invocation.usage(&format!("{text}: {}", wrong.0))),
-    };
-    let (offset, length) = match (size(&options.offset), options.length.as_deref().map(size).transpose()) {
-        (Ok(offset), Ok(length)) => (offset, length),
-        (Err(code), _) | (_, Err(code)) => return code,
-    };
-    let server = invocation.word(options.server.clone());
-    let done = server.connector().map_err(Into::into).and_then(|mut connector| {
+    command_line::run(args, name, command, |invocation, options: Options| {
+        let options = Options { zero: zeroes || options.zero || options.fast_zero, ..options };
+        let server = invocation.word(options.server.clone());
+        let mut connector = server.connector()?;
         connector.options.extended_headers = true;
-        connector.options.connections = 1;
-        run(&options, &connector, &server.to_string(), offset, length)
-    });
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(2),
-        Err(e) => invocation.failed(&e),
-    }
+        let is_so = run(&options, &connector, &server.to_string())?;
+        Ok(if is_so { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    })
 }
 
 /// Does it, or looks whether it is so.
-fn run(
-    options: &Options,
-    connector: &Connector,
-    server: &str,
-    offset: u64,
-    length: Option<u64>,
-) -> Result<bool> {
+fn run(options: &Options, connector: &Connector, server: &str) -> Result<bool> {
     let disk = connector.open()?;
+    let offset = options.offset;
     let size = disk.size();
     ensure!(offset <= size, "--offset={offset} is behind the end of the disk, which has {size} bytes");
-    let length = length.unwrap_or(size - offset);
+    let length = options.length.unwrap_or(size - offset);
     ensure!(
         length <= size - offset,
         "--length={length} reaches behind the end of the disk, which has {size} bytes"
@@ -266,7 +241,7 @@ mod tests {
             let words = ["x", "-cqy", "-o", "512", "--length=1M", "--fast-zero", "-z", "nbd://x"];
             let options = Options::from_arg_matches(&command.try_get_matches_from(words).unwrap()).unwrap();
             assert!(options.check && options.quiet && options.yes && options.fast_zero && options.zero);
-            assert_eq!((options.offset.as_str(), options.length.as_deref()), ("512", Some("1M")));
+            assert_eq!((options.offset, options.length), (512, Some(1 << 20)));
         }
         assert!(Options::try_parse_from(["x", "-q", "-v", "nbd://x"]).is_err());
         assert!(Options::try_parse_from(["x"]).is_err());

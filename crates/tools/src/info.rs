@@ -11,7 +11,7 @@ mod options;
 mod query;
 mod server;
 
-use crate::command_line::Invocation;
+use crate::command_line::{self, Invocation};
 use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 use map::Map;
@@ -20,7 +20,7 @@ use query::Property;
 use server::Server;
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
 };
 
@@ -31,31 +31,17 @@ pub fn command() -> clap::Command {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe info") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    if let Err(why) = options.check() {
-        return invocation.usage(why);
-    }
-    match run(&invocation, &options) {
-        Ok(Outcome { text, code, failures }) => match io::stdout().write_all(text.as_bytes()) {
-            // A reader that had enough knows why.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            Err(e) => invocation.failed(&anyhow!(e).context("writing to standard output")),
-            Ok(()) => {
-                for failure in &failures {
-                    invocation.failed(failure);
-                }
-                if failures.is_empty() { ExitCode::from(code) } else { ExitCode::FAILURE }
-            }
-        },
-        Err(e) => invocation.failed(&e),
-    }
+    command_line::run(args, "diskpipe info", command(), |invocation, options: Options| {
+        if let Err(why) = options.check() {
+            return Ok(invocation.usage(why));
+        }
+        let Outcome { text, code, failures } = run(invocation, &options)?;
+        command_line::print(&text)?;
+        for failure in &failures {
+            invocation.failed(failure);
+        }
+        Ok(if failures.is_empty() { ExitCode::from(code) } else { ExitCode::FAILURE })
+    })
 }
 
 /// What to write, how to end, and what else went wrong.

@@ -1,16 +1,10 @@
 //! `keygen`: a working set of keys for TLS, in one line.
 
-use crate::command_line::Invocation;
+use crate::command_line;
 use anyhow::{Result, bail};
 use clap::{CommandFactory, Parser, ValueEnum};
 use net::tls::{self, CertificateWishes};
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    net::IpAddr,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 /// Make keys for TLS: a server's, a client's, and what makes them trust each other.
 #[derive(Parser, Debug)]
@@ -60,25 +54,13 @@ pub fn command() -> clap::Command {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe keygen") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    match run(&options) {
-        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => invocation.failed(&anyhow::Error::new(e).context("writing to standard output")),
-        },
-        Err(e) => invocation.failed(&e),
-    }
+    command_line::run(args, "diskpipe keygen", command(), |_, options: Options| {
+        command_line::print(&make(&options)?)
+    })
 }
 
 /// Makes the keys, and says which files they are and how they are used.
-fn run(options: &Options) -> Result<String> {
+fn make(options: &Options) -> Result<String> {
     let user = options.user.clone().unwrap_or_else(tls::default_user);
     if user.is_empty() {
         bail!("--user is needed: nobody is logged in here");
@@ -143,7 +125,7 @@ mod tests {
 
     fn made(kind: Kind, directory: &Path) -> Result<String> {
         let names = vec!["disks.example.com".to_owned()];
-        run(&Options { days: 3, names, user: Some("alice".into()), kind, directory: directory.into() })
+        make(&Options { days: 3, names, user: Some("alice".into()), kind, directory: directory.into() })
     }
 
     #[test]

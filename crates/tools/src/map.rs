@@ -1,7 +1,7 @@
 //! `map`: a picture of what a disk says of itself; or of two disks, and where they differ.
 
 use crate::{
-    command_line::Invocation,
+    command_line::{self, Invocation},
     diff::compare::{Side, compare},
     picture::{Class, Picture, Strip},
     walk,
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
 };
@@ -53,21 +53,10 @@ pub fn command() -> clap::Command {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe map") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    match run(&invocation, &options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => invocation.failed(&e),
-    }
+    command_line::run(args, "diskpipe map", command(), run)
 }
 
-fn run(invocation: &Invocation, options: &Options) -> Result<()> {
+fn run(invocation: &Invocation, options: Options) -> Result<ExitCode> {
     let words: Vec<_> = options.disks.iter().map(|disk| invocation.word(disk.clone())).collect();
     let names: Vec<String> = words.iter().map(ToString::to_string).collect();
     let disks = words.iter().map(walk::open).collect::<Result<Vec<_>>>()?;
@@ -83,13 +72,12 @@ fn run(invocation: &Invocation, options: &Options) -> Result<()> {
         })?;
     }
     let picture = Picture::new(strips);
-    match &options.svg {
-        Some(file) => std::fs::write(file, picture.svg()).with_context(|| file.display().to_string()),
-        None => {
-            let colours = options.color || (!options.no_color && io::stdout().is_terminal());
-            io::stdout().write_all(picture.text(colours).as_bytes()).context("writing to standard output")
-        }
+    if let Some(file) = &options.svg {
+        std::fs::write(file, picture.svg()).with_context(|| file.display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let colours = options.color || (!options.no_color && io::stdout().is_terminal());
+    command_line::print(&picture.text(colours))
 }
 
 #[cfg(test)]

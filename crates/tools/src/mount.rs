@@ -6,7 +6,7 @@ mod file_system;
 mod options;
 mod place;
 
-use crate::command_line::Invocation;
+use crate::command_line::{self};
 use anyhow::{Context, Result};
 use client::RemoteDisk;
 use disk::Disk;
@@ -27,26 +27,15 @@ const THREADS: usize = 8;
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe mount") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let options: Options = match invocation.parse(command()) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    if options.fuse_help {
-        print!("{}", options::FUSE_HELP);
-        return ExitCode::SUCCESS;
-    }
-    let (server, fuse) = match (options.server(&invocation), options.fuse()) {
-        (Ok(server), Ok(fuse)) => (server, fuse),
-        (Err(why), _) | (_, Err(why)) => return invocation.usage(&why),
-    };
-    match run(&options, server, fuse) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => invocation.failed(&e),
-    }
+    command_line::run(args, "diskpipe mount", command(), |invocation, options: Options| {
+        if options.fuse_help {
+            return command_line::print(options::FUSE_HELP);
+        }
+        match (options.server(invocation), options.fuse()) {
+            (Ok(server), Ok(fuse)) => run(&options, server, fuse).map(|()| ExitCode::SUCCESS),
+            (Err(why), _) | (_, Err(why)) => Ok(invocation.usage(&why)),
+        }
+    })
 }
 
 fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `shell`: Python with the module `nbd` and a handle, interactive or for one line. What is Python of it is in
 //! `shell/shell.py`, which the binary carries.
 
-use crate::command_line::Invocation;
+use crate::command_line;
 use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::{
@@ -89,27 +89,21 @@ fn beside(binary: &Path) -> Vec<PathBuf> {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let invocation = match Invocation::new(args, "diskpipe shell") {
-        Ok(invocation) => invocation,
-        Err(code) => return code,
-    };
-    let Work(mut words) = match invocation.parse(command()) {
-        Ok(work) => work,
-        Err(code) => return code,
-    };
-    // As the process was found, also through a link.
-    let binary = env::current_exe().and_then(|path| path.canonicalize());
-    for place in binary.map(|binary| beside(&binary)).unwrap_or_default() {
-        words.extend(["path".into(), place.into()]);
-    }
-    words.extend(["python".into(), SYSTEM_PYTHON.into()]);
-    let mut python = process::Command::new("python3");
-    let why = python.args(["-c", PROGRAM, &invocation.name]).args(words).exec();
-    invocation.failed(&match why.kind() {
-        std::io::ErrorKind::NotFound => {
-            anyhow!("there is no Python 3 here; this installs it: apt-get install python3 python3-libnbd")
+    command_line::run(args, "diskpipe shell", command(), |invocation, Work(mut words)| {
+        // As the process was found, also through a link.
+        let binary = env::current_exe().and_then(|path| path.canonicalize());
+        for place in binary.map(|binary| beside(&binary)).unwrap_or_default() {
+            words.extend(["path".into(), place.into()]);
         }
-        _ => anyhow!("python3: {why}"),
+        words.extend(["python".into(), SYSTEM_PYTHON.into()]);
+        let mut python = process::Command::new("python3");
+        let why = python.args(["-c", PROGRAM, &invocation.name]).args(words).exec();
+        Err(match why.kind() {
+            std::io::ErrorKind::NotFound => {
+                anyhow!("there is no Python 3 here; this installs it: apt-get install python3 python3-libnbd")
+            }
+            _ => anyhow!("python3: {why}"),
+        })
     })
 }
 

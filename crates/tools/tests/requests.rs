@@ -25,6 +25,8 @@ impl Server {
         let child = Command::new("nbdkit")
             .args(["-f", "--exit-with-parent", "--filter=log", "-U"])
             .arg(dir.path().join("socket"))
+            .arg("-P")
+            .arg(dir.path().join("pid"))
             .args(args)
             .arg(format!("logfile={}", dir.path().join("log").display()))
             .stderr(Stdio::null())
@@ -36,8 +38,9 @@ impl Server {
             return None;
         };
         let server = Server { child, dir };
-        for _ in 0..1000 {
-            if server.dir.path().join("socket").exists() {
+        // The socket is there before the server listens; the file with its process id is not.
+        for _ in 0..3000 {
+            if server.dir.path().join("pid").exists() {
                 return Some(server);
             }
             thread::sleep(Duration::from_millis(10));

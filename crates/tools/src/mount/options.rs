@@ -233,7 +233,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Option<(Options, Result<Server, String>)> {
         let args = [&["mount"], args].concat().iter().map(Into::into).collect();
-        let invocation = Invocation::new(args, "mount").ok()?;
+        let invocation = Invocation::new(args, "mount", 1.into()).ok()?;
         let options: Options = invocation.parse(command()).ok()?;
         let server = options.server(&invocation);
         Some((options, server))
