@@ -17,7 +17,7 @@ pub use peers::{absent, path};
 pub use program::{diskpipe, target_directory};
 pub use python::{peers_python, python, python_module, python_path};
 pub use run::{Ended, Run};
-pub use server::{PATIENCE, Process, Server};
+pub use server::{PATIENCE, Process, Server, listens};
 pub use wire::{Way, Wire};
 
 use std::io::Write;
