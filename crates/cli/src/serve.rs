@@ -1,5 +1,6 @@
 //! `diskpipe serve`, also known as `nbdkit`: joins the grammar, the registries, the sockets and the server.
 
+mod absent;
 mod argument_files;
 #[allow(unsafe_code, reason = "fork")]
 mod background;

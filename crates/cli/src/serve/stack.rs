@@ -1,5 +1,6 @@
 //! The plugin and the filters over it: found by name, given their parameters, started.
 
+use super::absent;
 use super::debug_flag::DebugFlag;
 use super::options::ServeOptions;
 use disk::{
@@ -141,6 +142,9 @@ impl Stack {
 }
 
 fn unknown(what: &str, name: &str, known: impl Iterator<Item = About>) -> String {
+    if let ("plugin", Some(why)) = (what, absent::explain(name)) {
+        return why;
+    }
     if name.contains('/') || name.ends_with(".so") {
         let why = match std::path::Path::new(name).exists() {
             true => format!("a {what} in C, which this program cannot load: it has its {what}s built in"),
