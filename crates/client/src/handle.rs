@@ -42,7 +42,10 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,6 +66,30 @@ pub enum State {
     Closed,
     /// Ended by an error.
     Dead,
+}
+
+/// What a handle's state was when it was last left, or last called back: for those who cannot wait until nobody uses it.
+#[derive(Clone, Debug, Default)]
+pub struct LastState(Arc<AtomicU8>);
+
+impl LastState {
+    /// The state then.
+    pub fn get(&self) -> State {
+        const ALL: [State; 7] = [
+            State::Created,
+            State::Connecting,
+            State::Negotiating,
+            State::Ready,
+            State::Processing,
+            State::Closed,
+            State::Dead,
+        ];
+        ALL[usize::from(self.0.load(Relaxed)) % ALL.len()]
+    }
+
+    fn set(&self, state: State) {
+        self.0.store(state as u8, Relaxed);
+    }
 }
 
 impl State {
@@ -161,6 +188,7 @@ pub struct Handle {
     debug: bool,
     debugger: Option<DebugFn>,
     interrupt: Option<InterruptFn>,
+    last_state: LastState,
     phase: Phase,
     stream: Option<Stream>,
     address: Option<Address>,
@@ -205,6 +233,7 @@ impl Handle {
             debug: std::env::var_os("LIBNBD_DEBUG").is_some_and(|value| value == "1"),
             debugger: None,
             interrupt: None,
+            last_state: LastState::default(),
             phase: Phase::Created,
             stream: None,
             address: None,
@@ -237,6 +266,11 @@ impl Handle {
             Phase::Closed => State::Closed,
             Phase::Dead => State::Dead,
         }
+    }
+
+    /// The state, for others than those who use the handle.
+    pub fn last_state(&self) -> LastState {
+        self.last_state.clone()
     }
 
     /// Holds the state against what a call is for.
@@ -365,7 +399,9 @@ impl Handle {
             Phase::Open => self.transmit(),
             _ => Ok(()),
         };
-        outcome.map_err(|fault| self.die(fault))
+        let outcome = outcome.map_err(|fault| self.die(fault));
+        self.last_state.set(self.state());
+        outcome
     }
 
     /// Wait for the descriptor at most `timeout` milliseconds, forever if negative, and go on. Returns whether there was

@@ -58,6 +58,41 @@ impl Nbd {
         let memory = Lent::readable(buf)?.boxed();
         self.with(py, "nbd_aio_pwrite", |h| h.aio_pwrite(memory, offset.0, how(flags, completion)))
     }
+
+    /// Whether nothing is connected yet.
+    fn aio_is_created(&self) -> bool {
+        self.state() == State::Created
+    }
+
+    /// Whether the handle is on the way to a server, or waits for its word in the handshake.
+    fn aio_is_connecting(&self) -> bool {
+        self.state() == State::Connecting
+    }
+
+    /// Whether options can be asked.
+    fn aio_is_negotiating(&self) -> bool {
+        self.state() == State::Negotiating
+    }
+
+    /// Whether the handle is connected and in the middle of nothing.
+    fn aio_is_ready(&self) -> bool {
+        self.state() == State::Ready
+    }
+
+    /// Whether the handle is in the middle of a request or of a reply.
+    fn aio_is_processing(&self) -> bool {
+        self.state() == State::Processing
+    }
+
+    /// Whether the connection has ended by an error.
+    fn aio_is_dead(&self) -> bool {
+        self.state() == State::Dead
+    }
+
+    /// Whether the connection has ended in order.
+    fn aio_is_closed(&self) -> bool {
+        self.state() == State::Closed
+    }
 }
 
 calls! {
@@ -157,27 +192,6 @@ calls! {
 
     /// Go on: the descriptor can be written to.
     fn aio_notify_write(h) -> () { h.notify_write() }
-
-    /// Whether nothing is connected yet.
-    fn aio_is_created(h) -> bool { Ok(h.state() == State::Created) }
-
-    /// Whether the handle is on the way to a server, or waits for its word in the handshake.
-    fn aio_is_connecting(h) -> bool { Ok(h.state() == State::Connecting) }
-
-    /// Whether options can be asked.
-    fn aio_is_negotiating(h) -> bool { Ok(h.state() == State::Negotiating) }
-
-    /// Whether the handle is connected and in the middle of nothing.
-    fn aio_is_ready(h) -> bool { Ok(h.state() == State::Ready) }
-
-    /// Whether the handle is in the middle of a request or of a reply.
-    fn aio_is_processing(h) -> bool { Ok(h.state() == State::Processing) }
-
-    /// Whether the connection has ended by an error.
-    fn aio_is_dead(h) -> bool { Ok(h.state() == State::Dead) }
-
-    /// Whether the connection has ended in order.
-    fn aio_is_closed(h) -> bool { Ok(h.state() == State::Closed) }
 
     /// Wait for the server at most timeout milliseconds, forever if negative, and go on. 0: the time is over, 1: something
     /// was done.

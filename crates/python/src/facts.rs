@@ -1,10 +1,20 @@
 //! What is known of the server and of the export.
 
-use crate::handle::calls;
+use crate::handle::{Nbd, calls};
 use client::{
     handle::SizeType,
     proto::{ReplyStyle, TransmissionFlags as Flags},
 };
+use pyo3::prelude::*;
+
+#[pymethods]
+impl Nbd {
+    /// The state that the handle is in, in words.
+    fn connection_state(&self) -> String {
+        let (name, words) = self.state().describe();
+        format!("{name}: {words}")
+    }
+}
 
 calls! {
     /// The size of the export in bytes.
@@ -84,12 +94,6 @@ calls! {
 
     /// The URI of the connection.
     fn get_uri(h) -> String { h.uri() }
-
-    /// The state that the handle is in, in words.
-    fn connection_state(h) -> String {
-        let (name, words) = h.state().describe();
-        Ok(format!("{name}: {words}"))
-    }
 
     /// How many bytes were sent, of the protocol and of the disk.
     fn stats_bytes_sent(h) -> u64 { Ok(h.stats().bytes_sent) }

@@ -1,6 +1,6 @@
 //! The class `NBD`: a handle that threads share, and what every call has in common.
 
-use client::handle::{Fault, Handle, Outcome, fault::errno};
+use client::handle::{Fault, Handle, LastState, Outcome, State, fault::errno};
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyType};
 use std::{
     cell::Cell,
@@ -17,6 +17,7 @@ use std::{
 #[pyclass(subclass, weakref, dict, name = "NBD", module = "nbd")]
 pub(crate) struct Nbd {
     handle: Option<Mutex<Handle>>,
+    last_state: LastState,
     /// The thread that uses the handle now; 0 is none.
     owner: AtomicU64,
     private_data: AtomicU64,
@@ -56,7 +57,8 @@ impl Nbd {
             }
         }));
         let (owner, private_data) = Default::default();
-        Nbd { handle: Some(Mutex::new(handle)), owner, private_data, raised }
+        let last_state = handle.last_state();
+        Nbd { handle: Some(Mutex::new(handle)), last_state, owner, private_data, raised }
     }
 
     /// Do something with the handle, without the interpreter's lock. A failure is raised as `nbd.Error`.
@@ -89,6 +91,14 @@ impl Nbd {
         })
     }
 
+    /// The state, also for callbacks and while another thread waits in a call.
+    pub(crate) fn state(&self) -> State {
+        match self.handle.as_ref().map(Mutex::try_lock) {
+            Some(Ok(handle)) => handle.state(),
+            _ => self.last_state.get(),
+        }
+    }
+
     pub(crate) fn swap_private_data(&self, data: u64) -> u64 {
         self.private_data.swap(data, Relaxed)
     }
@@ -101,8 +111,9 @@ impl Nbd {
 impl Drop for Nbd {
     /// A server that was started may take its time to end: others go on meanwhile.
     fn drop(&mut self) {
-        let handle = self.handle.take();
-        Python::attach(|py| py.detach(move || drop(handle)));
+        let mut handle = self.handle.take();
+        // While Python itself ends, there are no others.
+        let _ = Python::try_attach(|py| py.detach(|| drop(handle.take())));
     }
 }
 

@@ -421,6 +421,7 @@ impl Handle {
         // Released first: whoever hears of the end may use the memory.
         (pending.memory, pending.chunk, pending.extent) = (None, None, None);
         let mut retire = false;
+        self.last_state.set(self.state());
         if let Some(mut completion) = pending.completion {
             // What it makes of the number, or of itself, changes nothing: the outcome is known.
             let mut errno = pending.error.as_ref().map_or(0, |fault| fault.errno.max(1));

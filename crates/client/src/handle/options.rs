@@ -294,6 +294,7 @@ impl Handle {
         if matches!(self.phase, Phase::Handshake) {
             self.phase = Phase::Negotiating;
         }
+        self.last_state.set(self.state());
         if let Some(completion) = &mut asked.completion {
             let mut errno = outcome.as_ref().map_or_else(|fault| fault.errno.max(1), |_| 0);
             completion(&mut errno);
