@@ -5,7 +5,7 @@ use disk::{
     shapes::{Op, OpKind, around::EveryRequest},
 };
 use params::{Delay as Time, Params, Placed};
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Delay requests, connecting and disconnecting.
 #[derive(Params)]
@@ -33,6 +33,8 @@ pub(crate) struct Delay {
     delay_open: Option<Time>,
     /// Delay the closing of the disk when a client disconnects in the orderly way.
     delay_close: Option<Time>,
+    /// Delay only while this file exists.
+    delay_trigger: Option<PathBuf>,
 }
 
 impl Filter for Delay {
@@ -54,6 +56,7 @@ impl Filter for Delay {
             cache: one(self.delay_cache),
             close: one(self.delay_close),
             fast_zero: self.delay_fast_zero,
+            trigger: self.delay_trigger.clone().map(Arc::new),
         };
         Ok(Slow { open: one(self.delay_open), times, next })
     }
@@ -67,15 +70,16 @@ struct Slow {
 
 impl Backend for Slow {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        after(self.open, || self.next.open(client))
-            .map(|disk| Ok(Arc::new(Around::new(self.times, disk)) as Arc<dyn Disk>))
+        self.times
+            .after(self.open, || self.next.open(client))
+            .map(|disk| Ok(Arc::new(Around::new(self.times.clone(), disk)) as Arc<dyn Disk>))
     }
     fn next(&self) -> Option<&dyn Backend> {
         Some(&*self.next)
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Times {
     read: Duration,
     write: Duration,
@@ -85,6 +89,23 @@ struct Times {
     cache: Duration,
     close: Duration,
     fast_zero: bool,
+    trigger: Option<Arc<PathBuf>>,
+}
+
+impl Times {
+    fn after<'a, T: Send + 'a>(
+        &'a self,
+        time: Duration,
+        call: impl FnOnce() -> Io<'a, T> + Send + 'a,
+    ) -> Io<'a, T> {
+        if time.is_zero() || self.trigger.as_ref().is_some_and(|file| !file.exists()) {
+            return call();
+        }
+        Io::later(async move {
+            reactor::sleep(time).await;
+            call().await
+        })
+    }
 }
 
 impl EveryRequest for Times {
@@ -105,22 +126,12 @@ impl EveryRequest for Times {
             OpKind::Cache => self.cache,
             OpKind::Flush => Duration::ZERO,
         };
-        after(time, call)
+        self.after(time, call)
     }
 
     fn close<'a>(&'a self, call: impl FnOnce() -> Io<'a, ()> + Send + 'a) -> Io<'a, ()> {
-        after(self.close, call)
+        self.after(self.close, call)
     }
-}
-
-fn after<'a, T: Send + 'a>(time: Duration, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
-    if time.is_zero() {
-        return call();
-    }
-    Io::later(async move {
-        reactor::sleep(time).await;
-        call().await
-    })
 }
 
 #[cfg(test)]
@@ -171,6 +182,16 @@ mod tests {
         assert_eq!(kinds(&["delay-zero=20ms", "delay-trim=0.02"]), "zt");
         assert_eq!(kinds(&["delay-extents=20ms", "delay-cache=20ms"]), "xc");
         assert_eq!(kinds(&["delay-close=20ms"]), "/");
+    }
+
+    #[test]
+    fn only_while_a_file_exists_anything_is_slow() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("slow");
+        let trigger = format!("delay-trigger={}", file.display());
+        assert_eq!(kinds(&["rdelay=20ms", &trigger]), "");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(kinds(&["rdelay=20ms", &trigger]), "r");
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub(crate) struct Error {
     error_cache_rate: Option<Placed<Probability>>,
     /// Cache requests fail only while this file exists.
     error_cache_file: Option<Placed<PathBuf>>,
+    /// With the same number, a client that makes the same requests one after the other sees the same of them fail.
+    /// Without it, others fail each time.
+    error_seed: Option<u64>,
 }
 
 /// The errors that NBD can tell.
@@ -106,7 +109,7 @@ impl Filter for Error {
             zero: rule(self.error_zero, self.error_zero_rate, self.error_zero_file),
             extents: rule(self.error_extents, self.error_extents_rate, self.error_extents_file),
             cache: rule(self.error_cache, self.error_cache_rate, self.error_cache_file),
-            dice: Dice::new(),
+            dice: Dice::new(self.error_seed),
         };
         Ok(Failing { rules: Arc::new(rules), next })
     }
@@ -190,9 +193,9 @@ impl EveryRequest for Injector {
 struct Dice(AtomicU64);
 
 impl Dice {
-    fn new() -> Dice {
+    fn new(seed: Option<u64>) -> Dice {
         // The standard library's hash maps are seeded by the system; here that is random enough.
-        Dice(AtomicU64::new(RandomState::new().build_hasher().finish()))
+        Dice(AtomicU64::new(seed.unwrap_or_else(|| RandomState::new().build_hasher().finish())))
     }
 
     /// From 0 to below 1.
@@ -278,6 +281,16 @@ mod tests {
         let disk = opened::<Error>(&["error-rate=25%"], &Memory::new(vec![0; 512]));
         let failed = (0..4000).filter(|_| disk.read(R).wait().is_err()).count();
         assert!((800..1200).contains(&failed), "{failed} of 4000 failed");
+    }
+
+    #[test]
+    fn with_a_seed_the_same_requests_fail_again() {
+        let fails = |seed: &str| -> Vec<bool> {
+            let disk = opened::<Error>(&["error-rate=50%", seed], &Memory::new(vec![0; 512]));
+            (0..64).map(|_| disk.read(R).wait().is_err()).collect()
+        };
+        assert_eq!(fails("error-seed=5"), fails("error-seed=5"));
+        assert_ne!(fails("error-seed=5"), fails("error-seed=6"));
     }
 
     #[test]

@@ -33,10 +33,12 @@ mod openonce;
 mod pause;
 mod protect;
 mod rate;
+mod readahead;
 mod readonly;
 mod retry;
 mod retry_request;
 mod rotational;
+mod scan;
 mod spinning;
 mod stats;
 mod store;
@@ -46,6 +48,7 @@ mod testing;
 mod time_limit;
 mod tls_fallback;
 mod truncate;
+mod worker;
 mod wrap;
 mod xor;
 
@@ -84,10 +87,12 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<pause::Pause>(),
     FilterEntry::of::<protect::Protect>(),
     FilterEntry::of::<rate::Rate>(),
+    FilterEntry::of::<readahead::ReadAhead>(),
     FilterEntry::of::<readonly::ReadOnly>(),
     FilterEntry::of::<retry::Retry>(),
     FilterEntry::of::<retry_request::RetryRequest>(),
     FilterEntry::of::<rotational::Rotational>(),
+    FilterEntry::of::<scan::Scan>(),
     FilterEntry::of::<spinning::Spinning>(),
     FilterEntry::of::<stats::Stats>(),
     FilterEntry::of::<swab::Swab>(),

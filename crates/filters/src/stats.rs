@@ -1,6 +1,7 @@
 //! `stats`: how many requests of which size took how long, written to a file when the server ends.
 
 mod count;
+mod json;
 mod report;
 
 use count::Counts;
@@ -8,7 +9,7 @@ use disk::{
     Around, Backend, Client, Disk, Error, Filter, Io, Result,
     shapes::{Op, around::EveryRequest},
 };
-use params::Params;
+use params::{Choice, Params};
 use std::{
     fs::{File, OpenOptions},
     io::Write,
@@ -29,6 +30,15 @@ pub(crate) struct Stats {
     /// leaves the distribution out.
     #[param(default = "95", placeholder = "PERCENTAGE")]
     statsthreshold: u8,
+    /// `text` for people, or `json` for programs: one object in one line, with all sizes and alignments.
+    #[param(default = "text")]
+    statsformat: Format,
+}
+
+#[derive(Choice, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
 }
 
 impl Filter for Stats {
@@ -91,7 +101,10 @@ impl Backend for Counting {
         self.next.finish();
         let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let elapsed = self.started.get().map(Instant::elapsed).unwrap_or_default();
-        let text = report::text(&self.counts, elapsed, self.params.statsthreshold);
+        let text = match self.params.statsformat {
+            Format::Text => report::text(&self.counts, elapsed, self.params.statsthreshold),
+            Format::Json => json::text(&self.counts, elapsed),
+        };
         if let Err(e) = file.write_all(text.as_bytes()) {
             // Nobody is left to return it to.
             eprintln!("stats: {}", self.file_error(e));

@@ -84,6 +84,7 @@ fn main() -> ExitCode {
             Case::new("pause", &[], Model).with(|| file("pause-control")),
             Case::new("protect", &[("protect", "0x7000000-")], Model),
             Case::new("rate", &[("rate", "1T"), ("connection-rate", "1T")], Model),
+            Case::new("readahead", &[], Model),
             Case::new("readonly", &[], ReadOnly),
             Case::new("readonly", &[("readonly-file", "/nonexistent/file")], Model),
             Case::new("retry", &[("retries", "0")], Model),
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
                 Model,
             ),
             Case::new("rotational", &[], Model),
+            Case::new("scan", &[("scan-size", "16K")], Model),
             Case::new(
                 "spinning",
                 &[("max-seek-time", "0"), ("half-seek-time", "0"), ("min-seek-time", "0")],

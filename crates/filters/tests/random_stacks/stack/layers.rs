@@ -73,6 +73,8 @@ pub const LAYERS: &[(&str, Make)] = &[
     ("nofilter", |_| vec![]),
     ("openonce", |_| vec![]),
     ("protect", |n| vec![format!("protect={}-", (n + 1) << 20)]),
+    ("readahead", |_| vec![]),
+    ("scan", |n| vec![format!("scan-size={}", 512 << (n % 6)), format!("scan-ahead={}", n & 1 != 0)]),
     ("readonly", |_| vec![]),
     ("readonly", |_| vec!["readonly-file=/nonexistent/file".into()]),
     ("rotational", |n| vec![format!("rotational={}", n & 1 != 0)]),

@@ -1,0 +1,139 @@
+//! Filters that keep bytes nearer to clients: cache, readahead, scan.
+
+use e2e::{Run, Server, directory, needs};
+use rustix::process::Signal;
+use std::fs;
+
+#[track_caller]
+fn nbdsh(uri: &str, script: &str) -> String {
+    Run::new("nbdsh").arg("-u").arg(uri).args(["-c", script]).text()
+}
+
+#[test]
+fn writes_reach_the_file_with_a_flush_and_survive_the_servers_death() {
+    needs!("nbdsh");
+    let dir = directory();
+    let disk = dir.path().join("disk");
+    for (mode, before, after) in
+        [("writeback", false, true), ("writethrough", true, true), ("unsafe", false, false)]
+    {
+        fs::write(&disk, vec![b'.'; 1 << 20]).unwrap();
+        let server = Server::ours(&format!("--filter=cache file {} cache={mode}", disk.display()));
+        let there = || fs::read(&disk).unwrap()[5000..5005] == *b"hello";
+        let go = dir.path().join("go");
+        let script = "import os, time
+h.pwrite(b\"hello\", 5000)
+open(os.environ[\"go\"], \"w\").close()
+while os.path.exists(os.environ[\"go\"]): time.sleep(0.01)
+h.flush(); open(os.environ[\"go\"], \"w\").close(); time.sleep(60)";
+        let client =
+            Run::new("nbdsh").env("go", &go).arg("-u").arg(server.uri()).args(["-c", script]).start();
+        let until_there = |wanted: bool| {
+            let start = std::time::Instant::now();
+            while go.exists() != wanted {
+                assert!(start.elapsed() < std::time::Duration::from_secs(60));
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        };
+        until_there(true);
+        assert_eq!(there(), before, "{mode}, written");
+        fs::remove_file(&go).unwrap();
+        until_there(true);
+        server.process.signal(Signal::KILL);
+        drop((server, client));
+        assert_eq!(there(), after, "{mode}, flushed");
+        fs::remove_file(&go).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_through_every_kind_of_cache_is_right() {
+    needs!("nbdcopy", "cmp");
+    let dir = directory();
+    let command = "diskpipe serve pattern 8M --run 'nbdcopy \"$uri\" source' && nbdcopy --flush source \"$uri\" \
+        && nbdcopy \"$uri\" copy && cmp source copy && nbdcopy \"$uri\" again && cmp source again";
+    for options in [
+        "",
+        "cache=writethrough cache-on-read=true",
+        "cache=unsafe",
+        "cache-on-read=true cache-max-size=1M",
+        "cache-min-block-size=4K cache-max-size=256K cache-high-threshold=60 cache-low-threshold=30",
+    ] {
+        let arguments = format!("--filter=cache memory 8M {options}");
+        Run::serve(&arguments, command).in_directory(dir.path()).end().good();
+    }
+}
+
+#[test]
+fn what_was_read_once_is_not_read_again() {
+    needs!("nbdcopy");
+    let dir = directory();
+    let reads = |options: &str| {
+        let arguments = format!("--filter=cache --filter=log pattern 4M logfile=log {options}");
+        let command = "nbdcopy \"$uri\" null: && nbdcopy \"$uri\" null:";
+        Run::serve(&arguments, command).in_directory(dir.path()).end().good();
+        let log = fs::read_to_string(dir.path().join("log")).unwrap();
+        let counts = log.lines().filter(|line| line.contains(" Read "));
+        let bytes = counts.filter_map(|line| line.split_once("count=0x")?.1.split_whitespace().next());
+        bytes.map(|hex| u64::from_str_radix(hex, 16).unwrap()).sum::<u64>()
+    };
+    assert_eq!(reads("cache-on-read=true"), 4 << 20);
+    assert_eq!(reads("cache-on-read=false"), 8 << 20);
+    let limited = reads("cache-on-read=true cache-max-size=512K");
+    assert!(limited > 7 << 20, "{limited}");
+}
+
+#[test]
+fn who_reads_in_order_is_read_ahead_for() {
+    needs!("nbdsh");
+    let dir = directory();
+    let log = dir.path().join("log");
+    let mut server = Server::ours(&format!(
+        "--filter=readahead --filter=cache --filter=log pattern 64M logfile={}",
+        log.display()
+    ));
+    nbdsh(
+        &server.uri(),
+        "for at in range(0, 1 << 20, 65536): h.pread(65536, at)\nimport time; time.sleep(0.2)",
+    );
+    server.until("bytes were read that nobody has asked for", |_| {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.lines()
+            .filter_map(|line| {
+                line.split_once("Read id=")?.1.split_once("offset=0x")?.1.split_whitespace().next()
+            })
+            .filter_map(|hex| u64::from_str_radix(hex, 16).ok())
+            .any(|at| at >= 1 << 20)
+    });
+}
+
+#[test]
+fn all_of_a_disk_is_scanned_while_a_client_is_there() {
+    needs!("nbdsh");
+    let dir = directory();
+    let arguments = "--filter=scan --filter=cache --filter=log pattern 8M logfile=log scan-size=1M";
+    let script = "import os, time
+end = time.time() + 30
+while \"offset=0x7f0000\" not in open(\"log\").read() and \"offset=0x700000\" not in open(\"log\").read():
+  assert time.time() < end
+  time.sleep(0.01)";
+    Run::serve(arguments, &format!("nbdsh -u \"$uri\" -c '{script}'")).in_directory(dir.path()).end().good();
+}
+
+#[test]
+fn what_cannot_cache_is_told() {
+    needs!("nbdinfo");
+    for name in ["readahead", "scan"] {
+        let ended =
+            Run::serve(&format!("--filter={name} --filter=nocache memory 1M"), "nbdinfo --size \"$uri\"")
+                .end()
+                .good();
+        assert!(
+            ended.stderr.contains(&format!("{name} does nothing: what is below cannot cache")),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = Run::serve("--filter=cacheextents memory 1M", "nbdinfo --size \"$uri\"").end().good();
+    assert!(ended.stderr.contains("cacheextents is no longer needed"), "{}", ended.stderr);
+}
