@@ -92,9 +92,10 @@ fn the_module_is_found_beside_the_program_or_in_the_system_or_its_want_is_told()
     let directory = directory();
     let bin = directory.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    // A copy: a link would lead back to where the module may be.
+    // A copy: a link would lead back to where the module may be. Made by a program of its own: a child that another test
+    // starts meanwhile would keep a file of ours open for writing, and such a file cannot be run.
     let binary = bin.join("diskpipe");
-    fs::copy(e2e::diskpipe(), &binary).unwrap();
+    Run::new("cp").arg(e2e::diskpipe()).arg(&binary).end().good();
     let line = ["shell", "-c", "print(nbd.__file__); print(hasattr(h, 'resize'))"];
 
     let peers = Run::new(&binary).args(line).env("PYTHONPATH", "").end();
