@@ -60,7 +60,7 @@ fn a_bad_block_is_an_error_with_its_message() {
     let server = Server::ours(&format!("sh {}", bad.display()));
     let said = asked(&server, "attempt(h.pread, 512, 0) or attempt(h.pread, 512, 99840)");
     assert!(said.ends_with("pread EIO\n") && said.starts_with("pread (512"), "{said}");
-    let log = server.log();
+    let (_, log) = server.stop();
     assert!(log.contains("bad.sh: pread: Bad block"), "{log}");
 }
 
@@ -311,7 +311,8 @@ attempt(h.pread, 5, 0)
     assert_eq!(said, expected);
     let info = Run::new("nbdinfo").arg(server.uri()).text();
     assert!(info.contains("a|b c%|d|-|e|"), "the new process knows its parameters: {info}");
-    assert!(server.log().contains("exit status: 7"), "{}", server.log());
+    let (_, log) = server.stop();
+    assert!(log.contains("exit status: 7"), "{log}");
 }
 
 #[test]
