@@ -217,6 +217,7 @@ impl Server {
         let log = fs::File::create(place.dir.join("log"))?;
         let child = Command::new(&command[0])
             .args(&command[1..])
+            .env("TMPDIR", dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
