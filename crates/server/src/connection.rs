@@ -15,15 +15,35 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
+use tracing::Span;
+
+/// A connection before its first byte.
+pub(crate) struct Admitted {
+    pub(crate) number: u64,
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) clock: Arc<Clock>,
+    peer: Peer,
+    span: Span,
+}
+
+impl Admitted {
+    /// To be made on the thread that accepts: those who keep spans take 4 KiB for each thread that makes one.
+    pub(crate) fn new(number: u64, stream: Stream) -> Self {
+        let peer = peer(&stream);
+        let span = tracing::error_span!(
+            "connection",
+            number,
+            peer = %Shown(&peer),
+            export = tracing::field::Empty
+        );
+        Admitted { number, stream: Arc::new(stream), clock: Arc::new(Clock::new()), peer, span }
+    }
+}
 
 /// Serves one client. Nothing that happens here reaches other connections, not even a panic.
-pub(crate) fn serve(
-    stream: &Arc<Stream>,
-    backend: &dyn Backend,
-    options: &Options,
-    number: u64,
-    clock: &Clock,
-) {
+pub(crate) fn serve(admitted: &Admitted, backend: &dyn Backend, options: &Options) {
+    let Admitted { number, stream, clock, peer, span } = admitted;
+    let number = *number;
     let dismissed = Arc::new(AtomicBool::new(false));
     let client = Client {
         connection: number,
@@ -31,7 +51,7 @@ pub(crate) fn serve(
         read_only: options.read_only,
         tls: false,
         certificate: None,
-        peer: peer(stream),
+        peer: peer.clone(),
         label: stream.security_label().map(Into::into),
         dismiss: {
             let dismissed = dismissed.clone();
@@ -47,12 +67,6 @@ pub(crate) fn serve(
         },
     };
     // Whatever is told on this thread from now on carries it.
-    let span = tracing::error_span!(
-        "connection",
-        number,
-        peer = %Shown(&client.peer),
-        export = tracing::field::Empty
-    );
     let _inside = span.enter();
     let served =
         catch_unwind(AssertUnwindSafe(|| converse(stream, backend, options, &client, &dismissed, clock)));

@@ -1,6 +1,10 @@
 //! The server: accepts connections, gives each a thread, and ends in good order.
 
-use crate::{clock::Clock, connection, spares::Spares};
+use crate::{
+    clock::Clock,
+    connection::{self, Admitted},
+    spares::Spares,
+};
 use disk::{Backend, Wish};
 use net::{How, Listener, Stop, Stream};
 use proto::handshake::server::Policy;
@@ -93,9 +97,6 @@ struct Shared {
     one_ended: Condvar,
     spares: Spares<Admitted>,
 }
-
-/// A connection that needs a thread: its number, its stream, and the clock of its handshake.
-type Admitted = (u64, Arc<Stream>, Arc<Clock>);
 
 struct Connection {
     number: u64,
@@ -219,20 +220,23 @@ impl Shared {
         {
             self.options.log.error(&format!("connection {number}: no keepalive: {e}"));
         }
-        let (stream, clock) = (Arc::new(stream), Arc::new(Clock::new()));
-        self.connections().push(Connection { number, stream: stream.clone(), clock: clock.clone() });
-        (number, stream, clock)
+        let admitted = Admitted::new(number, stream);
+        let (stream, clock) = (admitted.stream.clone(), admitted.clock.clone());
+        self.connections().push(Connection { number, stream, clock });
+        admitted
     }
 
-    fn run(&self, (number, stream, clock): Admitted) {
-        connection::serve(&stream, &*self.backend, &self.options, number, &clock);
-        self.connections().retain(|c| c.number != number);
+    fn run(&self, admitted: Admitted) {
+        connection::serve(&admitted, &*self.backend, &self.options);
+        self.connections().retain(|c| c.number != admitted.number);
+        // Before anybody is told: it is closed.
+        drop(admitted);
         self.one_ended.notify_all();
     }
 
     fn start(self: &Arc<Self>, stream: Stream) {
         let Err(connection) = self.spares.give(self.admit(stream)) else { return };
-        let number = connection.0;
+        let number = connection.number;
         let shared = self.clone();
         let thread = std::thread::Builder::new().name("nbd".into()).stack_size(STACK);
         if let Err(e) = thread.spawn(move || shared.run_one_after_another(connection)) {

@@ -56,7 +56,7 @@ pub(crate) struct Options {
     /// Only shapes (or copies) whose name contains this.
     #[arg(long, default_value = "")]
     shape: String,
-    /// Let the system place server and client: tells whether parallelism helps, on a quiet machine.
+    /// Let the system place server and client on all cores that this command may use: tells whether parallelism helps.
     #[arg(long)]
     free: bool,
     /// This process is the optimised and pinned one.
@@ -89,14 +89,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the build failed");
     }
     let mut words: Vec<String> = vec![];
-    if !options.free {
-        // In real time, others on this core wait while we measure; without the right to that, we share it.
-        if rustix::process::geteuid().is_root() && packages::is_installed("chrt") {
-            words.extend(["chrt", "-r", "1"].map(str::to_owned));
-        }
-        if let (true, Some(core)) = (packages::is_installed("taskset"), last_core()) {
-            words.extend(["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
-        }
+    // In real time, others on this core wait while we measure; without the right to that, we share it.
+    if rustix::process::geteuid().is_root() && packages::is_installed("chrt") {
+        words.extend(["chrt", "-r", "1"].map(str::to_owned));
+    }
+    if let (false, true, Some(core)) = (options.free, packages::is_installed("taskset"), last_core()) {
+        words.extend(["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
     }
     words.push(tools::target_dir().join("release/xtask").display().to_string());
     words.push("bench".into());
