@@ -43,6 +43,7 @@ pub struct Stream {
     pub(crate) kind: Kind,
     /// Once encryption has begun.
     pub(crate) tls: OnceLock<Box<Session>>,
+    is_local_tcp: bool,
 }
 
 #[derive(Debug)]
@@ -69,14 +70,16 @@ impl Stream {
     /// When `socket` is not a socket.
     pub fn from_socket(socket: OwnedFd) -> io::Result<Stream> {
         let family = sockopt::socket_domain(&socket)?;
+        let mut is_local_tcp = false;
         if family == AddressFamily::INET || family == AddressFamily::INET6 {
             sockopt::set_tcp_nodelay(&socket, true)?;
-            if same_host(socket.as_fd()) {
+            is_local_tcp = same_host(socket.as_fd());
+            if is_local_tcp {
                 sockopt::set_socket_send_buffer_size(&socket, LOCAL_TCP_SEND_BUFFER)?;
             }
         }
         rustix::io::ioctl_fionbio(&socket, false)?;
-        Ok(Stream { kind: Kind::Socket(socket), tls: OnceLock::new() })
+        Ok(Stream { kind: Kind::Socket(socket), tls: OnceLock::new(), is_local_tcp })
     }
 
     /// A connected socket that this process was started with, by its number. It can be taken once.
@@ -104,7 +107,7 @@ impl Stream {
         if is_socket && a.st_dev == b.st_dev && a.st_ino == b.st_ino {
             return Stream::from_socket(input);
         }
-        Ok(Stream { kind: Kind::Pair { input, output }, tls: OnceLock::new() })
+        Ok(Stream { kind: Kind::Pair { input, output }, tls: OnceLock::new(), is_local_tcp: false })
     }
 
     /// Two connected unix sockets, close-on-exec.
@@ -288,6 +291,11 @@ impl Stream {
     pub fn security_label(&self) -> Option<String> {
         let Kind::Socket(fd) = &self.kind else { return None };
         raw::security_label(fd.as_fd())
+    }
+
+    /// TCP between two ends of one host: what is sent is best sent in pieces that its bounded buffer has room for.
+    pub fn is_local_tcp(&self) -> bool {
+        self.is_local_tcp
     }
 
     /// The descriptor to send on, when it is another one than that of [`AsFd`].

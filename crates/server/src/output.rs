@@ -10,9 +10,11 @@ const COPY: u64 = 16 << 10;
 /// With so many bytes queued it is time to send: a batch of 64 small reads, and no more large ones than the processor's
 /// cache holds.
 const ENOUGH: u64 = 320 << 10;
+/// As much of it in large payloads, over TCP on one host: more does not fit into the socket's bounded buffer, and to wait
+/// there in the middle of a payload takes a third of the speed.
+const ENOUGH_LOCAL_TCP: u64 = 64 << 10;
 const ENOUGH_PARTS: usize = 256;
 
-#[derive(Default)]
 pub(crate) struct Output {
     bytes: Vec<u8>,
     /// Before `bytes[run..]`: runs of `bytes` and payloads, in order.
@@ -22,6 +24,8 @@ pub(crate) struct Output {
     /// Of the first part (or run): sent already.
     sent: u64,
     gather: Gather,
+    /// With so many bytes of large payloads it is time to send.
+    enough_large: u64,
 }
 
 enum Part {
@@ -39,6 +43,13 @@ impl Part {
 }
 
 impl Output {
+    /// With nothing in it.
+    pub(crate) fn new(stream: &Stream) -> Self {
+        let enough_large = if stream.is_local_tcp() { ENOUGH_LOCAL_TCP } else { ENOUGH };
+        let (bytes, parts, gather) = Default::default();
+        Output { bytes, parts, run: 0, queued: 0, sent: 0, gather, enough_large }
+    }
+
     /// Where headers go. What is appended counts when [`Output::note`] is called.
     #[inline]
     pub(crate) fn header(&mut self) -> &mut Vec<u8> {
@@ -81,7 +92,9 @@ impl Output {
     /// Whether it should be sent before more is added.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
-        self.queued + (self.bytes.len() - self.run) as u64 >= ENOUGH || self.parts.len() >= ENOUGH_PARTS
+        self.queued >= self.enough_large
+            || self.queued + (self.bytes.len() - self.run) as u64 >= ENOUGH
+            || self.parts.len() >= ENOUGH_PARTS
     }
 
     /// Sends as much as goes; all of it with [`Wait::Block`].

@@ -116,7 +116,7 @@ pub(crate) fn transmit(
         resize: Resize::new(disk, facts, negotiated),
         contexts,
         input: Input::new(first)?,
-        output: Output::default(),
+        output: Output::new(stream),
         pending: InFlight::new(),
         in_flight: options.in_flight.max(1),
         patience: Patience::new(stream, options.idle_limit)?,
@@ -531,7 +531,7 @@ impl<'d> Transmission<'d> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // The client rests, so what it needs no longer is given back meanwhile.
                     self.input.rest();
-                    self.output = Output::default();
+                    self.output = Output::new(self.stream);
                     self.stream.rest();
                     disk::release_idle_buffers();
                     self.patience.silence()?;
