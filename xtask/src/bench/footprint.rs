@@ -26,29 +26,33 @@ pub(super) fn kibibytes(process: u32, what: &str) -> Result<f64> {
 pub(super) fn memory() -> Result<()> {
     head(
         "Memory: the peak of 4 connections with 64 reads of 256 KiB each in flight, and 1000 idle connections",
-        ["", "idle, MiB", "peak over idle, MiB", "an idle connection, KiB"],
+        ["", "peak over idle, MiB", "an idle connection, KiB", "of a file, KiB"],
     );
-    for kind in [Kind::echo(Store::File), Kind::nbdkit(Store::File), Kind::diskpipe(Store::File)] {
-        let server = Server::start(&kind)?;
-        let idle = kibibytes(server.id(), "VmRSS:")?;
-        // From here on the kernel counts the peak anew.
-        fs::write(format!("/proc/{}/clear_refs", server.id()), "5")?;
-        let shape = Shape { name: "", ask: Ask::Read, block: 256 << 10, depth: 64, connections: 4 };
-        load::measure(&shape, &server.target, Duration::from_secs(1))?;
-        let peak = kibibytes(server.id(), "VmHWM:")?;
-        // A fresh one, whose memory holds nothing that could be used again.
-        drop(server);
-        let server = Server::start(&kind)?;
-        let before = kibibytes(server.id(), "VmRSS:")?;
-        let open = |_| server.target.open(Ask::Read);
-        let connections = (0..CONNECTIONS).map(open).collect::<Result<Vec<_>>>();
-        // A server may give memory back when a client has been silent for a moment.
-        std::thread::sleep(Duration::from_secs(2));
-        let each = (kibibytes(server.id(), "VmRSS:")? - before) / CONNECTIONS as f64;
-        let each = connections.map_or("-".into(), |_| short(each));
-        line([kind.name.clone(), short(idle / 1024.0), short((peak - idle) / 1024.0), each]);
+    for kind in [Kind::echo, Kind::nbdkit, Kind::diskpipe] {
+        let each = [peak(&kind(Store::File)), idle(&kind(Store::Memory)), idle(&kind(Store::File))];
+        line([kind(Store::File).name].into_iter().chain(each.map(|each| short(each.unwrap_or(f64::NAN)))));
     }
     Ok(())
+}
+
+fn peak(kind: &Kind) -> Result<f64> {
+    let server = Server::start(kind)?;
+    let idle = kibibytes(server.id(), "VmRSS:")?;
+    // From here on the kernel counts the peak anew.
+    fs::write(format!("/proc/{}/clear_refs", server.id()), "5")?;
+    let shape = Shape { name: "", ask: Ask::Read, block: 256 << 10, depth: 64, connections: 4 };
+    load::measure(&shape, &server.target, Duration::from_secs(1))?;
+    Ok((kibibytes(server.id(), "VmHWM:")? - idle) / 1024.0)
+}
+
+fn idle(kind: &Kind) -> Result<f64> {
+    let server = Server::start(kind)?;
+    let before = kibibytes(server.id(), "VmRSS:")?;
+    let open = |_| server.target.open(Ask::Read);
+    let _connections = (0..CONNECTIONS).map(open).collect::<Result<Vec<_>>>()?;
+    // A server may give memory back when a client has been silent for a moment.
+    std::thread::sleep(Duration::from_secs(2));
+    Ok((kibibytes(server.id(), "VmRSS:")? - before) / CONNECTIONS as f64)
 }
 
 /// From the start of a server that serves nothing to its end, around a command that does nothing.
