@@ -109,6 +109,17 @@ impl Layer {
         Layer(bytes.try_into().expect("two bytes"))
     }
 
+    /// Whether this may make a disk larger, whose end takes zeroes only.
+    pub fn grows(self) -> bool {
+        LAYERS[usize::from(self.0[0]) % LAYERS.len()].0 == "truncate"
+    }
+
+    /// Whether this answers a write before it is done, and tells of a lack of space when it is flushed.
+    pub fn writes_late(self) -> bool {
+        let (name, parameters) = LAYERS[usize::from(self.0[0]) % LAYERS.len()];
+        name == "cache" && parameters(self.0[1].into())[0] != "cache=writethrough"
+    }
+
     /// The filter over `next`.
     pub fn over(self, next: Arc<dyn Backend>) -> Result<Arc<dyn Backend>> {
         let (name, parameters) = LAYERS[usize::from(self.0[0]) % LAYERS.len()];

@@ -60,6 +60,11 @@ pub fn run(input: &[u8], below: impl Fn(u8) -> Arc<dyn Backend>) -> usize {
     let count = usize::from(*count) % (HIGHEST + 1);
     let Some((filters, rest)) = rest.split_at_checked(count * Layer::LEN) else { return 0 };
     let layers: Vec<Layer> = filters.chunks_exact(Layer::LEN).map(Layer::decode).collect();
+    // What cannot be written at the end of a grown disk is refused at once, or no model knows what is there.
+    let grown = layers.iter().position(|layer| layer.grows()).unwrap_or(layers.len());
+    if layers[grown..].iter().any(|layer| layer.writes_late()) {
+        return 0;
+    }
     let mut stack = below(*first);
     for layer in &layers {
         // A filter may refuse its parameters, or the disk; not less is asked than that it says so.
