@@ -63,6 +63,12 @@ impl Backend for Resizing {
             let size = self.resize(below.size)?;
             // What lies beyond the last whole block below cannot be asked for.
             let minimum = u64::from(below.blocks.minimum);
+            if size % minimum != 0 {
+                return Err(Error::invalid(format!(
+                    "truncate: {size} bytes are no multiple of {minimum}, the smallest block of the disk below; \
+                     add round-down={minimum}, or put the filter blocksize behind this one"
+                )));
+            }
             let real = size.min(below.size - below.size % minimum);
             // What lies beyond is a hole, whether the disk below knows of holes or not.
             let facts = Facts { size, extents: below.extents || size > real, ..below.clone() };
@@ -197,6 +203,16 @@ mod tests {
         let layer = layer::<Truncate>(&["truncate=9223372036854775807", "round-up=512"], &memory).unwrap();
         let error = layer.open(&Client::local("")).wait().err().unwrap();
         assert_eq!(error.to_string(), "round-up=512: 9223372036854775807 bytes rounded up are too many");
+    }
+
+    #[test]
+    fn a_size_that_cuts_a_block_of_the_disk_below_is_refused() {
+        let blocks = disk::Blocks { minimum: 1024, ..disk::Blocks::default() };
+        let memory = Memory::with(vec![0; 8192], Facts { blocks, ..Facts::writable(8192) });
+        assert_eq!(opened::<Truncate>(&["truncate=10K"], &memory).facts().size, 10240);
+        let layer = layer::<Truncate>(&["truncate=2560"], &memory).unwrap();
+        let error = layer.open(&Client::local("")).wait().err().unwrap();
+        assert!(error.to_string().contains("add round-down=1024"), "{error}");
     }
 
     #[test]
