@@ -170,3 +170,27 @@ fn servers_are_compared_and_terabytes_of_nothing_take_no_time() {
     let text = Run::serve("memory 2T", two).end().code(0).text();
     assert!(text.contains("· hole"), "{text}");
 }
+
+#[test]
+fn a_copy_is_read_back_and_a_server_that_lies_is_found_out() {
+    let directory = directory();
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    noise(&directory.path().join("a"), 1_000_000);
+    let copy = |from: &str, to: &str| {
+        Run::diskpipe().args(["copy", "--verify", from, to]).in_directory(directory.path()).end()
+    };
+    let server = Server::ours("memory 4M");
+    copy("a", &server.uri()).good();
+    copy(&server.uri(), "b").good();
+    copy("a", "c").good();
+    assert_eq!(fs::read(place("a")).unwrap(), fs::read(place("c")).unwrap());
+    copy("a", "null:").code(1);
+    copy("a", "-").code(1);
+    let liar = Server::ours("--filter=evil memory 4M evil=stuck-bits evil-probability=1:100000 evil-seed=7");
+    let ended = copy("a", &liar.uri()).code(1);
+    assert!(
+        ended.stderr.contains("is not what was written to it: it differs from a at "),
+        "{}",
+        ended.stderr
+    );
+}

@@ -17,7 +17,10 @@ mod stream;
 mod transfer;
 mod window;
 
-use crate::command_line::{self, Invocation, Word};
+use crate::{
+    command_line::{self, Invocation, Word},
+    diff::compare::{Side, compare},
+};
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 use disk::{Disk, Range};
@@ -36,6 +39,8 @@ const QUEUE: u64 = 16 << 20;
 const WINDOW: u64 = 8 << 20;
 /// The same over all connections, where what was read may have to wait until it can be sent, and takes memory.
 const WINDOW_BEFORE_SERVERS: u64 = 8 << 20;
+/// Blocks in which the destination is compared with the source, in bytes.
+const VERIFY_BLOCK: u64 = 512;
 /// Connections to each server, if nobody says otherwise.
 const CONNECTIONS: usize = 4;
 
@@ -56,17 +61,49 @@ fn run(invocation: &Invocation, options: &Options) -> Result<()> {
     let style = progress_style(options)?;
     let source = Endpoint::source(&from)?;
     let destination = Endpoint::destination(&to, &source)?;
+    let standard_output = matches!(&to, Word::Plain(word) if word == "-");
+    if options.verify && (source.disk().is_none() || !destination.can_be_read() || standard_output) {
+        bail!("--verify: both ends must be disks that can be read: servers, files or block devices");
+    }
     let copy = Copy::new(options, &source, &destination)?;
     if options.verbose > 0 {
         copy.describe(invocation, &from, &to);
     }
     let progress = Progress::new(style, copy.size);
-    let outcome = copy.run(&progress);
+    let outcome = copy.run(&progress).and_then(|()| match options.verify {
+        true => verify((&source, &from), (&destination, &to)),
+        false => Ok(()),
+    });
     match outcome {
         Ok(()) => progress.finished(),
         Err(_) => progress.abandoned(),
     }
     outcome
+}
+
+/// Compares what was written with the source.
+fn verify((source, from): (&Endpoint, &Word), (destination, to): (&Endpoint, &Word)) -> Result<()> {
+    // A file was opened for writing.
+    let again = match destination {
+        Endpoint::File(_) => Some(Endpoint::source(to)?),
+        _ => None,
+    };
+    let written = again.as_ref().unwrap_or(destination).disk();
+    let (Some(source), Some(written)) = (source.disk(), written) else { return Ok(()) };
+    let size = source.facts().size;
+    let names = [from, to].map(ToString::to_string);
+    let [a, b] = [(&*source, &names[0]), (&*written, &names[1])].map(|(disk, name)| Side { disk, name });
+    let mut first = None;
+    compare(&a, &b, VERIFY_BLOCK, &mut |range, _| {
+        // The destination may go on behind what was copied.
+        first = (range.start < size).then_some(range.start);
+        false
+    })
+    .context("reading back what was written")?;
+    match first {
+        None => Ok(()),
+        Some(at) => bail!("{to} is not what was written to it: it differs from {from} at {at}"),
+    }
 }
 
 fn progress_style(options: &Options) -> Result<Style> {

@@ -87,6 +87,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether what was written to it can be read back.
+    pub(crate) fn can_be_read(&self) -> bool {
+        matches!(self, Endpoint::Nbd(_) | Endpoint::File(_))
+    }
+
     /// Whether it can be opened more than once.
     pub(crate) fn may_have_several(&self) -> bool {
         match self {

@@ -68,6 +68,10 @@ pub(crate) struct Options {
     #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
+    /// Read everything back when it is written, and compare it with the source.
+    #[arg(long)]
+    pub(crate) verify: bool,
+
     /// Where to copy from.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: OsString,
