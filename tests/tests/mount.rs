@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -72,13 +73,34 @@ impl Drop for Mounted {
     }
 }
 
-/// Whether file systems can be mounted here.
+/// Whether file systems can be mounted here: it is tried.
 fn can_mount() -> bool {
-    let can = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
-    if !can {
-        e2e::skip("needs /dev/fuse");
+    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+    let refused = REFUSED.get_or_init(|| {
+        let directory = directory();
+        let mut process = Run::diskpipe().arg("mount").arg(directory.path()).args(OURS).start();
+        let start = Instant::now();
+        while process.wait(Duration::ZERO).is_none() {
+            if directory.path().join("nbd").exists() {
+                Run::new("fusermount3").arg("-u").arg(directory.path()).end();
+                process.wait(PATIENCE);
+                return None;
+            }
+            assert!(start.elapsed() < PATIENCE, "it neither mounts nor gives up");
+            sleep(Duration::from_millis(5));
+        }
+        Some(Run::diskpipe().arg("mount").arg(directory.path()).args(OURS).end().stderr)
+    });
+    match refused {
+        None => true,
+        Some(why)
+            if ["not permitted", "ermission denied", "/dev/fuse"].iter().any(|word| why.contains(word)) =>
+        {
+            e2e::skip("needs FUSE, and the right to mount");
+            false
+        }
+        Some(why) => panic!("cannot mount: {why}"),
     }
-    can
 }
 
 macro_rules! mounts {
