@@ -71,15 +71,7 @@ pub fn tests_of_filters(registry: &'static [FilterEntry], cases: Vec<Case>) -> V
 
 /// The disks that filters must get on with.
 fn disks_below() -> [(&'static str, Facts); 4] {
-    let all = Facts {
-        fua: true,
-        trim: true,
-        zero: true,
-        fast_zero: true,
-        cache: true,
-        extents: true,
-        ..Facts::writable((300 << 10) + 123)
-    };
+    let all = Facts::capable((300 << 10) + 123);
     let sectors = Blocks { minimum: 512, preferred: 4096, maximum: 64 << 10 };
     [
         ("everything", all.clone()),

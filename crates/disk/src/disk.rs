@@ -76,6 +76,19 @@ impl Facts {
         Facts { size, write: true, flush: true, multi_conn: true, ..Facts::default() }
     }
 
+    /// A disk of `size` bytes that does all there is: it zeroes fast, trims, caches, describes itself and honours `fua`.
+    pub fn capable(size: u64) -> Facts {
+        Facts {
+            fua: true,
+            trim: true,
+            zero: true,
+            fast_zero: true,
+            cache: true,
+            extents: true,
+            ..Facts::writable(size)
+        }
+    }
+
     /// The same disk for reading only.
     pub fn without_write(self) -> Facts {
         Facts { write: false, flush: false, fua: false, trim: false, zero: false, fast_zero: false, ..self }

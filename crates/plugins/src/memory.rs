@@ -194,15 +194,7 @@ struct MemoryDisk {
 
 impl MemoryDisk {
     fn new(store: Store) -> Self {
-        let facts = Facts {
-            fua: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::writable(store.size())
-        };
+        let facts = Facts::capable(store.size());
         MemoryDisk { facts, store: Arc::new(store) }
     }
 

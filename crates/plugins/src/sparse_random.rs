@@ -67,15 +67,7 @@ impl Plugin for SparseRandom {
             let why = format!("blocksize={}: not a power of 2 that is at least 1024", self.blocksize);
             return Err(Error::invalid(why));
         }
-        let facts = Facts {
-            fua: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::writable(self.size.bytes())
-        };
+        let facts = Facts::capable(self.size.bytes());
         let seed = content::seed(self.seed);
         let layout = Layout::new(seed, self.percent.0 / 100.0, self.runlength.bytes(), block);
         let content = Stream::new(seed, 2);

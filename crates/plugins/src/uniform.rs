@@ -21,15 +21,7 @@ impl Uniform {
             0 => Data::zeroes(SHARED),
             byte => Data::fill(SHARED as usize, |into| into.fill(byte)),
         };
-        let facts = Facts {
-            fua: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::writable(size)
-        };
+        let facts = Facts::capable(size);
         Uniform { facts, bytes, kind, refusal: None }
     }
 

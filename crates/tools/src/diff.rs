@@ -4,7 +4,7 @@ pub(crate) mod compare;
 
 use crate::{
     command_line::{self, Invocation},
-    picture::{Class, Picture, Strip},
+    picture::Picture,
     walk,
 };
 use anyhow::{Context, Result};
@@ -151,14 +151,7 @@ impl<W: Write> Lines<W> {
 }
 
 fn draw(options: &Options, block: u64, a: &Side<'_>, b: &Side<'_>) -> Result<bool> {
-    let mut strips = [Strip::of(a.disk, a.name)?, Strip::of(b.disk, b.name)?];
-    let mut same = true;
-    compare(a, b, block, &mut |range, _| {
-        same = false;
-        strips.iter_mut().for_each(|strip| strip.mark(range, Class::Changed));
-        true
-    })?;
-    let picture = Picture::new(strips.into());
+    let (picture, same) = Picture::beside(a, b, block)?;
     if let Some(file) = &options.svg {
         std::fs::write(file, picture.svg()).with_context(|| file.display().to_string())?;
     }

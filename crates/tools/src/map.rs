@@ -2,8 +2,8 @@
 
 use crate::{
     command_line::{self, Invocation},
-    diff::compare::{Side, compare},
-    picture::{Class, Picture, Strip},
+    diff::compare::Side,
+    picture::{Picture, Strip},
     walk,
 };
 use anyhow::{Context, Result};
@@ -60,18 +60,11 @@ fn run(invocation: &Invocation, options: Options) -> Result<ExitCode> {
     let words: Vec<_> = options.disks.iter().map(|disk| invocation.word(disk.clone())).collect();
     let names: Vec<String> = words.iter().map(ToString::to_string).collect();
     let disks = words.iter().map(walk::open).collect::<Result<Vec<_>>>()?;
-    let mut strips = Vec::new();
-    for ((_, disk), name) in disks.iter().zip(&names) {
-        strips.push(Strip::of(&**disk, name)?);
-    }
-    if let [(_, a), (_, b)] = disks.as_slice() {
-        let (a, b) = (Side { disk: &**a, name: &names[0] }, Side { disk: &**b, name: &names[1] });
-        compare(&a, &b, BLOCK, &mut |range, _| {
-            strips.iter_mut().for_each(|strip| strip.mark(range, Class::Changed));
-            true
-        })?;
-    }
-    let picture = Picture::new(strips);
+    let side = |n: usize| Side { disk: &*disks[n].1, name: &names[n] };
+    let picture = match disks.len() {
+        1 => Picture::new(vec![Strip::of(side(0).disk, side(0).name)?]),
+        _ => Picture::beside(&side(0), &side(1), BLOCK)?.0,
+    };
     if let Some(file) = &options.svg {
         std::fs::write(file, picture.svg()).with_context(|| file.display().to_string())?;
         return Ok(ExitCode::SUCCESS);

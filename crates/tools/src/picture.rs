@@ -1,12 +1,16 @@
 //! Disks as pictures: each cell is an equal part of the disk, in a terminal or as SVG.
 
-use crate::{size::human, walk::Walk};
+use crate::{
+    diff::compare::{Side, compare},
+    size::human,
+    walk::Walk,
+};
 use anyhow::Result;
 use disk::{Disk, Range};
 
 /// What a part of a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Class {
+enum Class {
     /// Behind the end.
     Nothing,
     Hole,
@@ -82,7 +86,7 @@ impl Strip {
     }
 
     /// A part is something else on top of that. Marks come in order.
-    pub(crate) fn mark(&mut self, range: Range, class: Class) {
+    fn mark(&mut self, range: Range, class: Class) {
         if let Some(range) = range.intersect(Range::new(0, self.size)) {
             self.marks.push((range, class));
         }
@@ -114,6 +118,21 @@ const HEIGHT: u64 = 24;
 impl Picture {
     pub(crate) fn new(strips: Vec<Strip>) -> Picture {
         Picture { strips }
+    }
+
+    /// Two disks side by side, with the blocks in which they differ marked in both; and whether there are none.
+    ///
+    /// # Errors
+    /// A disk failed.
+    pub(crate) fn beside(a: &Side<'_>, b: &Side<'_>, block: u64) -> Result<(Picture, bool)> {
+        let mut strips = [Strip::of(a.disk, a.name)?, Strip::of(b.disk, b.name)?];
+        let mut same = true;
+        compare(a, b, block, &mut |range, _| {
+            same = false;
+            strips.iter_mut().for_each(|strip| strip.mark(range, Class::Changed));
+            true
+        })?;
+        Ok((Picture::new(strips.into()), same))
     }
 
     fn whole(&self) -> u64 {

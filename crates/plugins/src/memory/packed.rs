@@ -268,15 +268,7 @@ impl Packed {
 
 impl PackedDisk {
     pub(super) fn new(store: Arc<Packed>) -> PackedDisk {
-        let facts = Facts {
-            fua: true,
-            trim: true,
-            zero: true,
-            fast_zero: true,
-            cache: true,
-            extents: true,
-            ..Facts::writable(store.size)
-        };
+        let facts = Facts::capable(store.size);
         PackedDisk { facts, store }
     }
 }

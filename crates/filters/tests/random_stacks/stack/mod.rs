@@ -27,15 +27,7 @@ const LARGEST: u64 = 128 << 10;
 
 /// The disks below that the conformance kit has, by number.
 pub fn fake(number: u8) -> Arc<dyn Backend> {
-    let all = Facts {
-        fua: true,
-        trim: true,
-        zero: true,
-        fast_zero: true,
-        cache: true,
-        extents: true,
-        ..Facts::writable((24 << 10) + 123)
-    };
+    let all = Facts::capable((24 << 10) + 123);
     let facts = match number % 4 {
         0 => all,
         1 => Facts { multi_conn: false, ..Facts::writable(20 << 10) },
