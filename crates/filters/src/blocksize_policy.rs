@@ -1,7 +1,10 @@
 //! `blocksize-policy`: which block sizes clients are told, and what becomes of those that do not keep to them.
 
 use crate::wrap::{aligned, each, stated};
-use disk::{Backend, Blocks, Disk, Error, Extents, Facts, Filter, Io, Range, Result};
+use disk::{
+    Backend, Blocks, Data, Disk, Errno, Error, Extents, Facts, Filter, Io, Range, Result, Wish, WriteFlags,
+    ZeroFlags, shared::Place,
+};
 use params::{Choice, ParamError, Params, Size};
 use std::sync::Arc;
 
@@ -9,7 +12,8 @@ use std::sync::Arc;
 #[derive(Params)]
 pub(crate) struct BlockSizePolicy {
     /// What becomes of requests that do not keep to the sizes: `allow`, they are made if the disk below can; `error`,
-    /// they fail with EINVAL.
+    /// they fail with EINVAL; `strict-error`, so do zeroes, trims and caching beyond the maximum, which else concerns
+    /// reads and writes alone.
     #[param(default = "allow")]
     blocksize_error_policy: Policy,
     /// The minimum block size: a power of two up to 64K.
@@ -18,12 +22,16 @@ pub(crate) struct BlockSizePolicy {
     blocksize_preferred: Option<Size>,
     /// The longest read or write: a multiple of the minimum.
     blocksize_maximum: Option<Size>,
+    /// A client that writes more than this in one request is hung up on, as other servers do. 0: never.
+    #[param(default = "0")]
+    blocksize_write_disconnect: Size,
 }
 
 #[derive(Choice, Clone, Copy, PartialEq, Eq)]
 enum Policy {
     Allow,
     Error,
+    StrictError,
 }
 
 impl Filter for BlockSizePolicy {
@@ -32,7 +40,8 @@ impl Filter for BlockSizePolicy {
 
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
         self.check()?;
-        Ok(each(next, move |disk, _| {
+        Ok(each(next, move |disk, client| {
+            let disk = self.hanging_up(disk, &client.hang_up);
             let sizes = self.over(disk.facts().blocks)?;
             let facts = disk.facts().clone();
             if self.blocksize_error_policy == Policy::Allow {
@@ -43,7 +52,9 @@ impl Filter for BlockSizePolicy {
             let coarser = sizes.minimum > facts.blocks.minimum;
             let contexts = if coarser { Arc::new([]) } else { facts.contexts };
             let facts = Facts { size, blocks: sizes, told_blocks: None, contexts, ..facts };
-            Ok(Arc::new(Strict { facts, next: disk }))
+            let all = self.blocksize_error_policy == Policy::StrictError;
+            let most = if all { sizes.maximum } else { u32::MAX };
+            Ok(Arc::new(Strict { facts, most: most.into(), next: disk }))
         }))
     }
 }
@@ -70,6 +81,13 @@ impl BlockSizePolicy {
         {
             return bad("blocksize-preferred", preferred, "less than blocksize-minimum");
         }
+        let cut = self.blocksize_write_disconnect;
+        if let Some(maximum) = self.blocksize_maximum
+            && (1..maximum.bytes()).contains(&cut.bytes())
+        {
+            let why = "less than blocksize-maximum, so that clients would be cut off who keep to it";
+            return bad("blocksize-write-disconnect", cut, why);
+        }
         match self.blocksize_maximum {
             Some(size) if u32::try_from(size.bytes()).is_err() => {
                 bad("blocksize-maximum", size, "more than 4294967295, the largest that the protocol knows")
@@ -86,6 +104,14 @@ impl BlockSizePolicy {
                 bad("blocksize-maximum", size, "less than blocksize-preferred")
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The disk, guarded against writes that are too long, if that is wished.
+    fn hanging_up(&self, disk: Arc<dyn Disk>, hang_up: &Wish) -> Arc<dyn Disk> {
+        match self.blocksize_write_disconnect.bytes() {
+            0 => disk,
+            most => Arc::new(Guarded { most, hang_up: hang_up.clone(), next: disk }),
         }
     }
 
@@ -115,17 +141,65 @@ impl BlockSizePolicy {
 /// A disk of larger blocks. Whoever serves it refuses what does not keep to them.
 struct Strict {
     facts: Facts,
+    /// The longest request of those that carry no data.
+    most: u64,
     next: Arc<dyn Disk>,
 }
 
+impl Strict {
+    fn checked<'a>(&'a self, r: Range, call: impl FnOnce() -> Io<'a, ()>) -> Io<'a, ()> {
+        if r.len > self.most {
+            let why = format!("{} bytes in one request: more than blocksize-maximum={}", r.len, self.most);
+            return Error::invalid(why).into();
+        }
+        call()
+    }
+}
+
 impl Disk for Strict {
-    disk::forward!(next: next, read, write, zero, trim, flush, cache, status);
+    disk::forward!(next: next, read, write, flush, status);
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+    fn zero(&self, r: Range, f: ZeroFlags) -> Io<'_, ()> {
+        self.checked(r, || self.next.zero(r, f))
+    }
+    fn trim(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
+        self.checked(r, || self.next.trim(r, f))
+    }
+    fn cache(&self, r: Range) -> Io<'_, ()> {
+        self.checked(r, || self.next.cache(r))
     }
     fn extents(&self, r: Range, limit: usize) -> Io<'_, Extents> {
         let block = self.facts.blocks.minimum.into();
         self.next.extents(r, limit).map(move |found| Ok(aligned(&found, r, block)))
+    }
+}
+
+/// A disk whose client is hung up on when it writes too much at once.
+struct Guarded {
+    most: u64,
+    hang_up: Wish,
+    next: Arc<dyn Disk>,
+}
+
+impl Disk for Guarded {
+    disk::forward!(next: facts, read, zero, trim, flush, cache, extents, status, next, resizing);
+    fn write(&self, at: u64, data: Data, f: WriteFlags) -> Io<'_, ()> {
+        if data.len() > self.most {
+            self.hang_up.make();
+            let why =
+                format!("{} bytes written at once: blocksize-write-disconnect={}", data.len(), self.most);
+            return Error::new(Errno::SHUTDOWN, why).into();
+        }
+        self.next.write(at, data, f)
+    }
+    fn place(&self, r: Range) -> Option<Place<'_>> {
+        // What is too long comes by `write`, and changes nothing.
+        if r.len > self.most { None } else { self.next.place(r) }
+    }
+    fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
+        self.next.placed(r, f)
     }
 }
 
@@ -149,6 +223,38 @@ mod tests {
     }
 
     #[test]
+    fn a_strict_policy_also_concerns_what_carries_no_data() {
+        let memory = Memory::new(vec![0; 1 << 20]);
+        for (policy, refused) in [("error", false), ("strict-error", true)] {
+            let policy = format!("blocksize-error-policy={policy}");
+            let disk = opened::<BlockSizePolicy>(&[&policy, "blocksize-maximum=64K"], &memory);
+            let long = Range::new(0, 128 << 10);
+            let outcomes = [
+                disk.zero(long, ZeroFlags::default()).wait(),
+                disk.trim(long, WriteFlags::default()).wait(),
+                disk.cache(long).wait(),
+            ];
+            assert!(outcomes.iter().all(|outcome| outcome.is_err() == refused), "{policy}");
+            disk.zero(Range::new(0, 64 << 10), ZeroFlags::default()).wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn who_writes_too_much_at_once_is_hung_up_on() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+        let memory = Memory::new(vec![0; 1 << 20]);
+        let layer = layer::<BlockSizePolicy>(&["blocksize-write-disconnect=64K"], &memory).unwrap();
+        let told = Arc::new(AtomicBool::new(false));
+        let hang_up = told.clone();
+        let hang_up = Wish::new(move || hang_up.store(true, SeqCst));
+        let disk = layer.open(&Client { hang_up, ..Client::default() }).wait().unwrap();
+        disk.write(0, Data::zeroes(64 << 10), WriteFlags::default()).wait().unwrap();
+        assert!(!told.load(SeqCst));
+        assert!(disk.write(0, Data::zeroes((64 << 10) + 1), WriteFlags::default()).wait().is_err());
+        assert!(told.load(SeqCst));
+    }
+
+    #[test]
     fn sizes_that_contradict_each_other_are_refused() {
         let memory = Memory::new(vec![]);
         let why = |params: &[&str]| layer::<BlockSizePolicy>(params, &memory).err().unwrap().to_string();
@@ -161,6 +267,10 @@ mod tests {
         assert_eq!(
             why(&["blocksize-minimum=4K", "blocksize-maximum=5K"]),
             told("blocksize-maximum=5K: not a multiple of blocksize-minimum")
+        );
+        assert!(
+            why(&["blocksize-maximum=1M", "blocksize-write-disconnect=64K"])
+                .starts_with("blocksize-policy: blocksize-write-disconnect=64K: less than blocksize-maximum")
         );
     }
 

@@ -32,6 +32,13 @@ impl Filter for DdRescue {
     }
 }
 
+/// See [`crate::try_list`].
+pub(crate) fn try_mapfile(text: &str) {
+    let Ok(good) = mapfile::rescued(text) else { return };
+    assert!(good.windows(2).all(|pair| pair[0].end() < pair[1].start), "in order, apart from each other");
+    assert!(good.iter().all(|range| !range.is_empty() && range.lies_within(i64::MAX as u64)));
+}
+
 struct Rescued {
     facts: Facts,
     /// What could be read, in order and joined.

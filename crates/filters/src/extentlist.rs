@@ -68,6 +68,13 @@ fn parse(text: &str) -> std::result::Result<Vec<Listed>, String> {
     Ok(list.into_iter().map(|(_, listed)| listed).collect())
 }
 
+/// See [`crate::try_list`].
+pub(crate) fn try_list(text: &str) {
+    let Ok(list) = parse(text) else { return };
+    assert!(list.windows(2).all(|pair| pair[0].range.end() <= pair[1].range.start), "in order");
+    assert!(list.iter().all(|listed| !listed.range.is_empty() && listed.range.lies_within(i64::MAX as u64)));
+}
+
 /// `hole,zero`, `2`, and so on.
 fn kind_of(text: &str) -> std::result::Result<Kind, String> {
     let bits = match u32::from_text(text) {

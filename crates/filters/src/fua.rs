@@ -14,8 +14,12 @@ pub(crate) struct Fua {
     /// filter flushes after each such write; `native`, such writes must be the disk's own; `force`, every write is
     /// one, and flushing does nothing; `pass`, nothing is changed; `discard`, FUA and flushing do nothing, **and a
     /// crash loses data**.
-    #[param(default = "none")]
+    #[param(default = "none", alias = "fua-mode")]
     fuamode: Mode,
+    /// When a client has left, the disk below is flushed, whether the client asked for that or not, and whatever
+    /// `fuamode` says.
+    #[param(default = "false")]
+    flush_on_close: bool,
 }
 
 #[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +37,13 @@ impl Filter for Fua {
     const MANUAL: &'static str = include_str!("fua.md");
 
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
-        Ok(Changing { mode: self.fuamode, next })
+        Ok(Changing { mode: self.fuamode, flush_on_close: self.flush_on_close, next })
     }
 }
 
 struct Changing {
     mode: Mode,
+    flush_on_close: bool,
     next: Arc<dyn Backend>,
 }
 
@@ -54,7 +59,9 @@ impl Changing {
             Mode::Native | Mode::Pass => (below.fua, below.flush),
             Mode::Emulate | Mode::Force | Mode::Discard => (true, true),
         };
-        Ok(Layer { facts: Facts { fua, flush, ..below.clone() }, mode: self.mode, next })
+        // Without a flush below, all that is written is stable or nothing can be done about it.
+        let flush_on_close = self.flush_on_close && below.write && below.flush;
+        Ok(Layer { facts: Facts { fua, flush, ..below.clone() }, mode: self.mode, flush_on_close, next })
     }
 
     fn cannot(&self, what: &str) -> Error {
@@ -74,6 +81,7 @@ impl Backend for Changing {
 struct Layer {
     facts: Facts,
     mode: Mode,
+    flush_on_close: bool,
     next: Arc<dyn Disk>,
 }
 
@@ -120,6 +128,21 @@ impl Disk for Layer {
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
         self.stable(f.fua, self.next.placed(r, WriteFlags { fua: self.below(f.fua) }))
     }
+    fn close(&self) -> Io<'_, ()> {
+        if !self.flush_on_close {
+            return self.next.close();
+        }
+        // A failure is told, and closes all the same.
+        self.next
+            .flush()
+            .inspect(|outcome| {
+                if let Err(e) = outcome {
+                    tracing::warn!(target: "diskpipe", "fua: the flush after a client failed: {e}");
+                }
+            })
+            .or_else(|_| Io::ok(()))
+            .and_then(|()| self.next.close())
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +170,20 @@ mod tests {
         assert_eq!(asked("fuamode=pass"), ["write 0 1", "write 1 1 fua", "flush"]);
         assert_eq!(asked("fuamode=force"), ["write 0 1 fua", "write 1 1 fua"]);
         assert_eq!(asked("fuamode=discard"), ["write 0 1", "write 1 1"]);
+    }
+
+    #[test]
+    fn what_a_client_left_is_flushed_if_that_is_wished() {
+        for mode in ["fua-mode=discard", "fuamode=none"] {
+            let memory = Memory::new(vec![0; 512]);
+            let disk = opened::<Fua>(&[mode, "flush-on-close=true"], &memory);
+            disk.write(0, Data::zeroes(1), WriteFlags::default()).wait().unwrap();
+            disk.close().wait().unwrap();
+            assert_eq!(memory.asked(), ["write 0 1", "flush", "close"]);
+        }
+        let reading = Memory::with(vec![0; 512], Facts::read_only(512));
+        opened::<Fua>(&["flush-on-close=true"], &reading).close().wait().unwrap();
+        assert_eq!(reading.asked(), ["close"]);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 mod rule;
 
-use disk::{Backend, Client, Disk, Errno, Error, Filter, Io, Result};
-use params::Params;
+use disk::{Backend, Certificate, Client, Disk, Errno, Error, Filter, Io, Peer, Result};
+use params::{Params, Value};
 use rule::{Rule, Rules};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// Choose who may connect.
 #[derive(Params)]
@@ -25,6 +25,24 @@ impl Filter for Ip {
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
         let late = self.allow.0.iter().chain(&self.deny.0).any(Rule::needs_tls);
         Ok(Doorkeeper { allow: self.allow.0, deny: self.deny.0, late, next })
+    }
+}
+
+/// See [`crate::try_list`]: the rules are held against clients of all kinds.
+pub(crate) fn try_rules(text: &str) {
+    let Ok(Rules(rules)) = Rules::from_text(text) else { return };
+    let addresses = ["10.1.2.3", "::ffff:10.1.2.3", "fe80::1"]
+        .map(|ip| Peer::Ip((ip.parse::<IpAddr>().expect("an address"), 1).into()));
+    let (pid, uid, gid) = (Some(1), Some(0), None);
+    let others = [Peer::Unknown, Peer::Unix { pid, uid, gid }, Peer::Vsock { cid: 2, port: 3 }];
+    for peer in addresses.into_iter().chain(others) {
+        let label = Some("system_u:object_r:x_t:s0".into());
+        let certificate =
+            Some(Arc::new(Certificate { subject: "C=GB,CN=alice".into(), issuer: "CN=us".into() }));
+        let client = Client { peer, label, certificate, ..Client::default() };
+        for rule in &rules {
+            assert!(rule.matches(&client) || *rule != Rule::Any);
+        }
     }
 }
 

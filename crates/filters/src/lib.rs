@@ -107,6 +107,21 @@ pub fn find(name: &str) -> Option<&'static FilterEntry> {
     FILTERS.iter().find(|filter| filter.about.name == name)
 }
 
+/// For the fuzzer: the first letter says which list of a filter the rest is read as. Panics where what was read breaks
+/// what the filter relies on.
+#[doc(hidden)]
+pub fn try_list(text: &str) {
+    let Some(kind) = text.chars().next() else { return };
+    let rest = &text[kind.len_utf8()..];
+    match kind {
+        'd' => ddrescue::try_mapfile(rest),
+        'e' => extentlist::try_list(rest),
+        'i' => ip::try_rules(rest),
+        'm' => map::try_moves(rest),
+        _ => protect::try_parts(rest),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +133,35 @@ mod tests {
             assert_eq!(find(filter.about.name).unwrap().about.summary, filter.about.summary);
         }
         assert!(find("no-such-filter").is_none());
+    }
+
+    #[test]
+    fn lists_of_any_words_are_read_or_refused() {
+        let words = [
+            "0",
+            "511",
+            "-",
+            ":",
+            "~",
+            "\n",
+            " ",
+            "+",
+            "?",
+            "7E",
+            "hole",
+            "18446744073709551615",
+            "::1/128",
+            "uid:",
+            ",",
+        ];
+        let mut random = testing::Random(1);
+        for kind in ["d0 ? 1\n", "e", "i", "m", "p"] {
+            for _ in 0..5000 {
+                let pick = |_| words[random.below(words.len() as u64) as usize];
+                let text: String = (0..12).map(pick).collect();
+                try_list(&[kind, &text].concat());
+            }
+        }
     }
 
     #[test]

@@ -88,6 +88,20 @@ fn segments(moves: &[Move], size: u64, below: u64) -> Vec<Segment> {
     placed.into_iter().flat_map(there).filter(|segment| !segment.range.is_empty()).collect()
 }
 
+/// See [`crate::try_list`]: one move per line.
+pub(crate) fn try_moves(text: &str) {
+    let moves: Vec<Move> = text.lines().filter_map(|line| Move::from_text(line).ok()).collect();
+    let (size, below) = (1 << 40, 1 << 39);
+    let segments = segments(&moves, size, below);
+    let mut at = 0;
+    for Segment { range, to } in segments {
+        assert!(range.start == at && !range.is_empty(), "without gaps");
+        assert!(to.is_none_or(|to| Range::new(to, range.len).lies_within(below)), "on the disk below");
+        at = range.end();
+    }
+    assert_eq!(at, size);
+}
+
 struct Mapped {
     facts: Facts,
     segments: Vec<Segment>,

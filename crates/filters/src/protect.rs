@@ -48,6 +48,14 @@ pub(crate) fn bounds(text: &str) -> std::result::Result<(u64, u64), Wrong> {
     Ok((first, last))
 }
 
+/// See [`crate::try_list`]: one part per line.
+pub(crate) fn try_parts(text: &str) {
+    let parts: Vec<Part> = text.lines().filter_map(|line| Part::from_text(line).ok()).collect();
+    let ranges = protected(&parts, 1 << 40);
+    assert!(ranges.windows(2).all(|pair| pair[0].end() < pair[1].start), "in order, apart from each other");
+    assert!(ranges.iter().all(|range| !range.is_empty()));
+}
+
 impl Filter for Protect {
     const NAME: &'static str = "protect";
     const MANUAL: &'static str = include_str!("protect.md");

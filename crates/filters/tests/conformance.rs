@@ -20,7 +20,11 @@ fn main() -> ExitCode {
             ),
             Case::new(
                 "blocksize-policy",
-                &[("blocksize-minimum", "4K"), ("blocksize-error-policy", "error")],
+                &[
+                    ("blocksize-minimum", "4K"),
+                    ("blocksize-error-policy", "error"),
+                    ("blocksize-write-disconnect", "32M"),
+                ],
                 Model,
             ),
             Case::new("cache", &[], Model),
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
             Case::new("fua", &[], Model),
             Case::new("fua", &[("fuamode", "emulate")], Model),
             Case::new("fua", &[("fuamode", "pass")], Model),
+            Case::new("fua", &[("fuamode", "none"), ("flush-on-close", "true")], Model),
             Case::new("ip", &[("allow", "all"), ("deny", "127.0.0.1")], Model),
             Case::new("limit", &[("limit", "100")], Model),
             Case::new("log", &[], Model).with(|| file("logfile")),

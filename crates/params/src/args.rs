@@ -89,6 +89,17 @@ impl Args {
         Args { list: self.list.extract_if(.., theirs).collect() }
     }
 
+    /// As [`Args::split`], for a component that comes again below: of a parameter that can be given once, it takes the
+    /// first and leaves the others for those below.
+    pub fn split_first(&mut self, params: &[Param]) -> Args {
+        let mut taken = vec![false; params.len()];
+        let theirs = |arg: &mut Arg| {
+            let Some(at) = params.iter().position(|param| param.is_called(&arg.key)) else { return false };
+            !std::mem::replace(&mut taken[at], true) || params[at].repeatable
+        };
+        Args { list: self.list.extract_if(.., theirs).collect() }
+    }
+
     /// Takes everything, as keys and values: for plugins that hand arguments on to a script.
     pub fn take_rest(&mut self) -> Vec<(String, String)> {
         self.list.drain(..).map(|arg| (arg.key, arg.value)).collect()

@@ -5,7 +5,7 @@ use super::options::ServeOptions;
 use super::stack::Stack;
 use anyhow::Result;
 use disk::registry::About;
-use disk::{Backend, Client, Facts};
+use disk::{Backend, Blocks, Client, Facts, ThreadModel};
 use params::{Args, Kind, Param};
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -70,7 +70,7 @@ fn explain(
     });
     let made = made.into_inner();
     let client = Client { export, read_only, ..Client::default() };
-    let opened: Vec<Result<Facts, String>> = made.iter().map(|backend| facts(&**backend, &client)).collect();
+    let opened: Vec<Result<Seen, String>> = made.iter().map(|backend| see(&**backend, &client)).collect();
 
     let components: Vec<About> = stack.components().collect();
     let given = shares.filters.iter().chain([&shares.plugin]);
@@ -83,8 +83,8 @@ fn explain(
         let mut text = format!("{kind} {}: {}\n", about.name, about.summary.trim_end_matches('.'));
         text += &parameters(about.params, given);
         match (opened.get(depth), depth.checked_sub(1).and_then(|below| opened.get(below))) {
-            (Some(Ok(facts)), Some(Ok(below))) => text += &changes(below, facts),
-            (Some(Ok(facts)), _) => text += &whole(facts),
+            (Some(Ok(seen)), Some(Ok(below))) => text += &changes(below, seen),
+            (Some(Ok(seen)), _) => text += &whole(seen),
             (Some(Err(why)), below) => {
                 served = false;
                 // Told where it arises; the layers above only pass it on.
@@ -101,14 +101,23 @@ fn explain(
         layers.push(text);
     }
     let mut text = layers.join("\n");
-    if let (Ok(backend), Some(Ok(facts))) = (&started, opened.last()) {
-        text += &clients_see(&**backend, &client, facts);
+    if let (Ok(_), Some(Ok(seen))) = (&started, opened.last()) {
+        text += &clients_see(&client, seen);
     }
     (Explained { text, served }, started.ok())
 }
 
-fn facts(backend: &dyn Backend, client: &Client<'_>) -> Result<Facts, String> {
-    let open = || -> disk::Result<Facts> {
+/// What is seen of a layer from above.
+#[derive(Clone)]
+struct Seen {
+    facts: Facts,
+    model: ThreadModel,
+    /// The size may change while clients are there.
+    resizes: bool,
+}
+
+fn see(backend: &dyn Backend, client: &Client<'_>) -> Result<Seen, String> {
+    let open = || -> disk::Result<Seen> {
         let mut client = client.clone();
         let default = match client.export {
             "" => backend.default_export(&client).wait()?,
@@ -117,8 +126,10 @@ fn facts(backend: &dyn Backend, client: &Client<'_>) -> Result<Facts, String> {
         client.export = default.as_deref().unwrap_or(client.export);
         let disk = backend.open(&client).wait()?;
         let facts = disk.facts().clone();
+        let resizes = disk.resizing().is_some();
         disk.close().wait()?;
-        Ok(if client.read_only { facts.without_write() } else { facts })
+        let facts = if client.read_only { facts.without_write() } else { facts };
+        Ok(Seen { facts, model: backend.thread_model(), resizes })
     };
     open().map_err(|error| error.to_string())
 }
@@ -146,31 +157,53 @@ fn parameters(params: &[Param], given: &Args) -> String {
 }
 
 /// What a disk is.
-fn whole(facts: &Facts) -> String {
-    let mut text = format!("    gives {}\n", size(facts.size));
+fn whole(Seen { facts, model, resizes }: &Seen) -> String {
+    let mut text =
+        format!("    gives {}{}\n", size(facts.size), if *resizes { ", which may change" } else { "" });
     let abilities = join(&abilities(facts));
     let _ = writeln!(text, "    can: {}", if abilities.is_empty() { "be read" } else { &abilities });
-    let _ = writeln!(text, "    blocks: {}", blocks(facts));
+    let _ = writeln!(text, "    blocks: {}", blocks(facts.blocks));
+    if *model != ThreadModel::Parallel {
+        let _ = writeln!(text, "    takes {}", at_once(*model));
+    }
     text
 }
 
 /// What a filter makes of the disk below it.
-fn changes(below: &Facts, facts: &Facts) -> String {
+fn changes(below: &Seen, above: &Seen) -> String {
     let mut text = String::new();
-    if below.size != facts.size {
-        let _ = writeln!(text, "    size: {} -> {}", size(below.size), size(facts.size));
+    let mut say = |line: String| text += &format!("    {line}\n");
+    let (old, new) = (&below.facts, &above.facts);
+    if old.size != new.size {
+        say(format!("size: {} -> {}", size(old.size), size(new.size)));
     }
-    if below.blocks != facts.blocks {
-        let _ = writeln!(text, "    blocks: {} -> {}", blocks(below), blocks(facts));
+    if old.blocks != new.blocks {
+        say(format!("blocks: {} -> {}", blocks(old.blocks), blocks(new.blocks)));
     }
-    let (before, after) = (abilities(below), abilities(facts));
+    if old.told_blocks != new.told_blocks
+        && let Some(told) = new.told_blocks
+    {
+        say(format!("tells clients of blocks: {}; takes others all the same", blocks(told)));
+    }
+    let (before, after) = (abilities(old), abilities(new));
     let only = |of: &[String], not_in: &[String]| -> Vec<String> {
         of.iter().filter(|ability| !not_in.contains(ability)).cloned().collect()
     };
+    match (old.write, new.write) {
+        (false, true) => say("makes a read-only disk writable".into()),
+        (true, false) => say("makes the disk read-only".into()),
+        _ => {}
+    }
     for (word, abilities) in [("adds", only(&after, &before)), ("takes away", only(&before, &after))] {
         if !abilities.is_empty() {
-            let _ = writeln!(text, "    {word}: {}", join(&abilities));
+            say(format!("{word}: {}", join(&abilities)));
         }
+    }
+    if below.resizes && !above.resizes {
+        say("takes away: a size that follows the disk below".into());
+    }
+    if above.model != below.model {
+        say(format!("thread model: {} -> {} ({})", below.model, above.model, at_once(above.model)));
     }
     if text.is_empty() {
         text.push_str("    changes nothing that clients are told\n");
@@ -178,13 +211,22 @@ fn changes(below: &Facts, facts: &Facts) -> String {
     text
 }
 
+fn at_once(model: ThreadModel) -> &'static str {
+    match model {
+        ThreadModel::SerializeConnections => "one client at a time",
+        ThreadModel::SerializeAllRequests => "one request at a time, whoever asks",
+        ThreadModel::SerializeRequests => "one request at a time of each client",
+        ThreadModel::Parallel => "many requests at a time",
+    }
+}
+
 /// What clients are told in the end.
-fn clients_see(backend: &dyn Backend, client: &Client<'_>, facts: &Facts) -> String {
+fn clients_see(client: &Client<'_>, Seen { facts, model, .. }: &Seen) -> String {
     let mut text = format!("\nclients get {}; can: ", size(facts.size));
     let abilities = join(&abilities(facts));
     let _ = writeln!(text, "{}", if abilities.is_empty() { "be read" } else { &abilities });
-    let _ = writeln!(text, "blocks: {}", blocks(facts));
-    let _ = writeln!(text, "thread model: {}", backend.thread_model());
+    let _ = writeln!(text, "blocks: {}", blocks(facts.told_blocks.unwrap_or(facts.blocks)));
+    let _ = writeln!(text, "thread model: {model}");
     if client.read_only {
         text.push_str("read-only, because that was asked for\n");
     }
@@ -213,8 +255,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn blocks(facts: &Facts) -> String {
-    let blocks = facts.blocks;
+fn blocks(blocks: Blocks) -> String {
     let maximum = match blocks.maximum {
         u32::MAX => "no maximum".to_owned(),
         bytes => format!("at most {bytes}"),
@@ -273,14 +314,44 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_changes_nothing_says_so() {
-        let facts = Facts::writable(1 << 20);
-        assert_eq!(changes(&facts, &facts), "    changes nothing that clients are told\n");
-        let above = Facts { trim: true, multi_conn: false, size: 1000, ..facts.clone() };
-        let told = changes(&facts, &above);
+    fn a_filter_that_changes_nothing_says_so_and_one_that_does_says_what() {
+        let below = Seen { facts: Facts::writable(1 << 20), model: ThreadModel::Parallel, resizes: true };
+        assert_eq!(changes(&below, &below), "    changes nothing that clients are told\n");
+        let facts = Facts { trim: true, multi_conn: false, size: 1000, ..below.facts.clone() };
+        let above = Seen { facts, model: ThreadModel::SerializeRequests, resizes: false };
         assert_eq!(
-            told,
-            "    size: 1048576 bytes (1M) -> 1000 bytes\n    adds: trim\n    takes away: multi-conn\n"
+            changes(&below, &above),
+            "    size: 1048576 bytes (1M) -> 1000 bytes\n    adds: trim\n    takes away: multi-conn\n    \
+             takes away: a size that follows the disk below\n    \
+             thread model: parallel -> serialize_requests (one request at a time of each client)\n"
         );
+        let read_only = Seen { facts: Facts::read_only(1 << 20), ..below.clone() };
+        assert_eq!(
+            changes(&read_only, &below),
+            "    makes a read-only disk writable\n    adds: write, flush\n"
+        );
+    }
+
+    #[test]
+    fn every_filter_that_lowers_what_a_disk_can_do_is_found_out() {
+        let told = |line: &[&str]| {
+            let options = ServeOptions::parse(line).unwrap();
+            let stack = Stack::find(&options).unwrap();
+            explain(&stack, &options.arguments, "", false).0.text
+        };
+        for (filter, expected) in [
+            ("nozero", "takes away: zero, fast zero"),
+            ("noextents", "takes away: extents"),
+            ("nocache", "takes away: cache"),
+            ("fua", "takes away: fua"),
+            ("readonly", "makes the disk read-only"),
+            ("noparallel", "thread model: parallel -> serialize_requests"),
+        ] {
+            let text = told(&[&format!("--filter={filter}"), "memory", "1M"]);
+            assert!(text.contains(expected), "{filter}: {text}");
+        }
+        let policy = told(&["--filter=blocksize-policy", "memory", "1M", "blocksize-preferred=32K"]);
+        assert!(policy.contains("tells clients of blocks: at least 1, best 32768"), "{policy}");
+        assert!(policy.contains("\nblocks: at least 1, best 32768"), "{policy}");
     }
 }

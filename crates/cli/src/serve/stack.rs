@@ -83,15 +83,17 @@ impl Stack {
     }
 
     /// Gives each component the arguments that it declares; a key that several declare belongs to the outermost of
-    /// them. The plugin's share is all that is left. The error is a sentence.
+    /// them. A filter that is used again further in leaves it what is given again. The plugin's share is all that is
+    /// left. The error is a sentence.
     pub(crate) fn share(&self, arguments: &[String]) -> Result<Shares, String> {
         let plugin = self.plugin.ok_or("no plugin is given: try --help")?;
         let magic = Args::magic_key(plugin.about.params);
         let mut rest = Args::from_cli(arguments, magic).map_err(|error| error.to_string())?;
         let mut filters = Vec::with_capacity(self.filters.len());
-        for FilterUse { entry, own } in &self.filters {
+        for (number, FilterUse { entry, own }) in self.filters.iter().enumerate() {
             let about = entry.about;
-            let shared = rest.split(about.params);
+            let again = self.filters[number + 1..].iter().any(|inner| inner.entry.about.name == about.name);
+            let shared = if again { rest.split_first(about.params) } else { rest.split(about.params) };
             let mut foreign = Args::new(own.iter().cloned());
             let own = foreign.split(about.params);
             let table: &[Param] = about.params;
@@ -133,8 +135,16 @@ impl Stack {
         })?;
         unknown.map_err(|error| error.to_string())?;
         backend = layer(plugin.about.name, plugin.about.name, backend);
-        for (filter, mut args) in self.filters.iter().zip(filters).rev() {
-            backend = filter.entry.start(&mut args, backend).map_err(|error| error.to_string())?;
+        for (number, (filter, mut args)) in self.filters.iter().zip(filters).enumerate().rev() {
+            let name = filter.entry.about.name;
+            let bare = args.is_empty();
+            backend = filter.entry.start(&mut args, backend).map_err(|error| {
+                // Its parameters were given, but to another.
+                let taken = bare && self.filters[..number].iter().any(|outer| outer.entry.about.name == name);
+                let why = "the filter is used more than once, and each use needs its own parameters: give them as often, \
+                           the outermost's first";
+                if taken { format!("{error}; {why}") } else { error.to_string() }
+            })?;
             backend = layer(plugin.about.name, filter.entry.about.name, backend);
         }
         Ok(backend)
@@ -187,6 +197,24 @@ mod tests {
         assert_eq!(disk.facts().size, (1 << 20) - 512 - 1024);
         let error = start(vec![("offset", vec![("ofset".into(), "1".into())])]).err().unwrap();
         assert_eq!(error, "filter offset: unknown parameter 'ofset': did you mean offset= of offset?");
+    }
+
+    #[test]
+    fn a_filter_used_twice_takes_what_is_given_twice_in_turn() {
+        let size = |line: &[&str]| {
+            let stack =
+                start(&[&["--filter=offset", "--filter=offset", "memory", "1M"], line].concat()).unwrap();
+            stack.open(&disk::Client::default()).wait().unwrap().facts().size
+        };
+        // The outer one's range lies on what the inner one leaves.
+        assert_eq!(size(&["offset=512", "range=1K", "offset=512K", "range=4K"]), 1024);
+        assert_eq!(size(&["offset=512", "offset=512K"]), (1 << 19) - 512);
+        assert_eq!(size(&["offset=512"]), (1 << 20) - 512);
+        let refused =
+            start(&["--filter=xor", "--filter=xor", "memory", "1M", "xor=1", "xorlen=1"]).err().unwrap();
+        assert!(refused.contains("xor is required") && refused.contains("used more than once"), "{refused}");
+        start(&["--filter=xor", "--filter=xor", "memory", "1M", "xor=1", "xor=2", "xorlen=1", "xorlen=1"])
+            .unwrap();
     }
 
     #[test]
