@@ -305,6 +305,7 @@ fn facts(negotiated: &Negotiated) -> Facts {
         multi_conn: has(TransmissionFlags::CAN_MULTI_CONN),
         rotational: has(TransmissionFlags::ROTATIONAL),
         contexts: others.map(|c| c.name.as_str().into()).collect(),
+        identity: None,
         description: info.description.as_deref().map(Into::into),
         name: info.name.as_deref().filter(|name| *name != negotiated.export).map(Into::into),
     };

@@ -59,6 +59,9 @@ pub struct Facts {
     pub rotational: bool,
     /// The metadata contexts, other than `base:allocation`, that `status` answers for.
     pub contexts: Arc<[Box<str>]>,
+    /// Tells this content from any other, as far as its source can: its time of change, its tag. Two disks of the
+    /// same words have the same content, as far as is known; of different words, not.
+    pub identity: Option<Arc<str>>,
     /// For people.
     pub description: Option<Arc<str>>,
     /// The export's canonical name, where it is another than the one asked for.

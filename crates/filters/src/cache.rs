@@ -6,13 +6,14 @@
 mod blocks;
 mod layer;
 
-use crate::{on_read::OnRead, store::Store};
+use crate::on_read::OnRead;
 use async_lock::Mutex;
 use blocks::{Limits, Shard};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};
 use layer::Layer;
 use params::{Choice, ParamError, Params, Size};
 use std::{collections::HashMap, sync::Arc};
+use store::Store;
 
 /// Keep blocks of a slow disk in a temporary file.
 #[derive(Params)]

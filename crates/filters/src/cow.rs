@@ -2,23 +2,20 @@
 //!
 //! All connections to an export share one [`Overlay`]. Its blocks are 4 KiB unless told otherwise, so a small write
 //! copies little and a write of whole blocks copies nothing. The states of blocks are atomic words in a lazily grown
-//! tree ([`map`], [`leaf`]); the bytes are in a sparse temporary file ([`store`]). No lock is taken on the way of a
+//! tree, and the bytes in a sparse file (both are of the crate `store`). No lock is taken on the way of a
 //! request: a block that must be copied first is *claimed*, and only who wants to change that same block waits.
 
 mod layer;
-mod leaf;
-mod map;
 
-use crate::{on_read::OnRead, store::Store};
+use crate::on_read::OnRead;
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Range, Result};
 use layer::Layer;
-use leaf::{LEAF_BLOCKS, Leaf};
-use map::Map;
 use params::{Params, Size};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
+use store::{Blocks, Leaf, Map, Medium, Store};
 
 /// Allow writes without changing the disk below; they are lost when the server ends.
 #[derive(Params)]
@@ -134,8 +131,7 @@ struct Overlay {
     end: u64,
     /// Bytes of a block: a power of two.
     block: u64,
-    map: Map,
-    store: Arc<Store>,
+    blocks: Blocks,
 }
 
 impl Overlay {
@@ -148,8 +144,8 @@ impl Overlay {
             )));
         }
         let end = below.size - below.size % u64::from(below.blocks.minimum);
-        let map = Map::new(end.div_ceil(block).max(1));
-        Ok(Overlay { size: below.size, end, block, map, store })
+        let blocks = Blocks::temporary(&store, block, end.div_ceil(block));
+        Ok(Overlay { size: below.size, end, block, blocks })
     }
 
     /// The bytes of the block that holds byte `at`.
@@ -173,13 +169,22 @@ impl Overlay {
 
     /// The leaf of the block that holds byte `at`.
     fn leaf(&self, at: u64) -> (&Leaf, usize) {
-        let make = |zero| Leaf::new(self.store.place(LEAF_BLOCKS as u64 * self.block), zero);
-        self.map.leaf(at / self.block, make)
+        self.blocks.leaf(at / self.block)
+    }
+
+    /// The states of the blocks.
+    fn map(&self) -> &Map {
+        self.blocks.map()
+    }
+
+    /// The bytes of the blocks that are here.
+    fn store(&self) -> &dyn Medium {
+        self.blocks.bytes()
     }
 
     /// Where byte `at` of the disk has its place in the store.
     fn place(&self, leaf: &Leaf, at: u64) -> u64 {
-        leaf.place + at % (LEAF_BLOCKS as u64 * self.block)
+        self.blocks.place(leaf, at / self.block) + at % self.block
     }
 
     /// So many blocks from the one that holds byte `at`, as the rest of `r` from `at` on that lies in them.

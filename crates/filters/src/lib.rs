@@ -41,7 +41,6 @@ mod rotational;
 mod scan;
 mod spinning;
 mod stats;
-mod store;
 mod swab;
 #[cfg(test)]
 mod testing;

@@ -1,8 +1,8 @@
 //! A shard: which of its blocks are in the cache, where, and which of them the disk below does not have yet.
 
-use crate::store::Store;
 use disk::{Data, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use store::Store;
 
 /// When a shard gives blocks up, in blocks. `None`: never.
 #[derive(Clone, Copy, Debug)]

@@ -1,14 +1,11 @@
 //! The disk that one connection has: the base with the overlay over it.
 
-use super::{
-    Cow, Overlay,
-    leaf::{Claim, LEAF_BLOCKS, Leaf, State},
-    map::Spot,
-};
+use super::{Cow, Overlay};
 use disk::{
     BufMut, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags,
 };
 use std::sync::Arc;
+use store::{Claim, LEAF_BLOCKS, Leaf, Spot, State};
 
 /// What is read from the base at once to be kept.
 const KEEP_AT_ONCE: u64 = 1 << 20;
@@ -63,9 +60,9 @@ impl Layer {
     fn piece(&self, at: u64, r: Range) -> (State, Range) {
         let overlay = &*self.overlay;
         let blocks = (r.end() - 1) / overlay.block - at / overlay.block + 1;
-        let (state, mut same) = overlay.map.run(at / overlay.block, blocks);
+        let (state, mut same) = overlay.map().run(at / overlay.block, blocks);
         while state != State::Copied && same < blocks {
-            let (next, more) = overlay.map.run(at / overlay.block + same, blocks - same);
+            let (next, more) = overlay.map().run(at / overlay.block + same, blocks - same);
             if next != state {
                 break;
             }
@@ -78,7 +75,7 @@ impl Layer {
         match state {
             State::Copied => {
                 let (leaf, _) = self.overlay.leaf(part.start);
-                self.overlay.store.read(self.overlay.place(leaf, part.start), part.len).into()
+                self.overlay.store().read(self.overlay.place(leaf, part.start), part.len).into()
             }
             State::Zero => Io::ok(Data::zeroes(part.len)),
             _ if self.params.cow_on_read.now() => self.read_and_keep(part),
@@ -116,7 +113,7 @@ impl Layer {
             {
                 part = overlay.part(at, (claim.to - claim.from) as u64, whole);
                 let bytes = data.slice(part.start - r.start, part.len);
-                overlay.store.write(overlay.place(leaf, at), &bytes)?;
+                overlay.store().write(overlay.place(leaf, at), &bytes)?;
                 claim.end(State::Copied);
             }
             at = part.end();
@@ -155,7 +152,7 @@ impl Layer {
         while change.at < change.range.end() {
             let (at, rest) = (change.at, change.rest());
             if change.data.is_none()
-                && let Spot::Absent { zero, blocks } = overlay.map.find(at / overlay.block)
+                && let Spot::Absent { zero, blocks } = overlay.map().find(at / overlay.block)
                 && let Some(done) = self.zero_without_leaf(rest, zero, blocks)
             {
                 change.at += done;
@@ -169,7 +166,7 @@ impl Layer {
                     State::Copied => {
                         // Lost to another request: look again.
                         let Some(claim) = leaf.claim(first, first + 1, State::Copied) else { continue };
-                        overlay.store.overwrite(overlay.place(leaf, at), &change.bytes(part))?;
+                        overlay.store().overwrite(overlay.place(leaf, at), &change.bytes(part))?;
                         claim.end(State::Copied);
                         change.at = part.end();
                     }
@@ -202,7 +199,7 @@ impl Layer {
             return Some(overlay.part(rest.start, absent, rest).len);
         }
         let whole = overlay.blocks_within(rest).filter(|whole| whole.start == rest.start)?;
-        let marked = overlay.map.zero_absent(rest.start / overlay.block, whole.len.div_ceil(overlay.block));
+        let marked = overlay.map().zero_absent(rest.start / overlay.block, whole.len.div_ceil(overlay.block));
         (marked > 0).then(|| overlay.part(rest.start, marked, whole).len)
     }
 
@@ -229,9 +226,9 @@ impl Layer {
                     let part = part(claim.to - claim.from);
                     match (data, state) {
                         // While it is claimed: a hole made later could swallow what others write after this.
-                        (None, _) => overlay.store.discard(place, part.len),
-                        (Some(_), State::Copied) => overlay.store.overwrite(place, &change.bytes(part))?,
-                        (Some(_), _) => overlay.store.write(place, &change.bytes(part))?,
+                        (None, _) => overlay.store().discard(place, part.len),
+                        (Some(_), State::Copied) => overlay.store().overwrite(place, &change.bytes(part))?,
+                        (Some(_), _) => overlay.store().write(place, &change.bytes(part))?,
                     }
                     claim.end(if data.is_some() { State::Copied } else { State::Zero });
                     part.len
@@ -253,7 +250,7 @@ impl Layer {
         old.copy_to(&mut block);
         let inside = (part.start - around.start) as usize;
         change.bytes(part).copy_to(&mut block[inside..inside + part.len as usize]);
-        self.overlay.store.write(self.overlay.place(claim.leaf, around.start), &block.into())?;
+        self.overlay.store().write(self.overlay.place(claim.leaf, around.start), &block.into())?;
         claim.end(State::Copied);
         change.at = part.end();
         Ok(())

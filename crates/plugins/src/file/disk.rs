@@ -66,8 +66,10 @@ impl FileDisk {
             blocks = Blocks { minimum, preferred: blocks.preferred.max(minimum), ..blocks };
             direct = Some(memory);
         }
+        let modified = format!("modified at {}.{:09}", stat.st_mtime, stat.st_mtime_nsec);
         let facts = Facts {
             blocks,
+            identity: device.is_none().then(|| modified.into()),
             rotational: device.as_ref().is_some_and(|d| d.rotational),
             cache: direct.is_none(),
             // Looking for data is cheap, looking for the first hole may mean to walk the whole file.

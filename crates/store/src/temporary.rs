@@ -1,9 +1,10 @@
-//! The temporary file that holds the blocks of overlays and caches.
+//! The temporary file that holds the blocks of overlays and caches that nobody keeps.
 //!
 //! Bytes get their room in the file by an ordinary write, which can say that the file system is full. After that they
 //! are read and overwritten through a mapping of the file, without system calls, where the file system never needs new
 //! room to overwrite (else the process would end by a signal when it is full).
 
+use crate::medium::Medium;
 use disk::{BufMut, Data, Error, Result, error::Errno, shared::SharedMemory};
 use std::{
     fs::File,
@@ -23,26 +24,32 @@ const WINDOWS: usize = 1 << 14;
 type Window = OnceLock<Option<Arc<SharedMemory>>>;
 
 /// A sparse file without a name: it goes when the server does, however that ends.
-pub(crate) struct Store {
+pub struct Store {
     dir: PathBuf,
     file: OnceLock<File>,
     /// Empty on file systems where overwriting may need room.
     windows: OnceLock<Box<[Window]>>,
-    next: AtomicU64,
+    next: Arc<AtomicU64>,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store::new()
+    }
 }
 
 impl Store {
     /// In `$TMPDIR`, or in `/var/tmp`: what is large is better not put where memory serves as a disk.
-    pub(crate) fn new() -> Store {
+    pub fn new() -> Store {
         let dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
         let dir = dir.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         // A server changes its directory before it serves.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
-        Store { dir, file: OnceLock::new(), windows: OnceLock::new(), next: AtomicU64::new(0) }
+        Store { dir, file: OnceLock::new(), windows: OnceLock::new(), next: Arc::default() }
     }
 
     /// Makes the file, unless it is there.
-    pub(crate) fn open(&self) -> Result<&File> {
+    pub fn open(&self) -> Result<&File> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
@@ -51,8 +58,13 @@ impl Store {
     }
 
     /// A place for so many bytes; it takes room only where it is written.
-    pub(crate) fn place(&self, bytes: u64) -> u64 {
+    pub fn place(&self, bytes: u64) -> u64 {
         self.next.fetch_add(bytes, Relaxed)
+    }
+
+    /// Where the next place will be: for those that share this file.
+    pub(crate) fn places(&self) -> Arc<AtomicU64> {
+        self.next.clone()
     }
 
     /// The mapping of these bytes, and where in it they are.
@@ -83,7 +95,7 @@ impl Store {
 
     /// Reads what was written.
     #[inline]
-    pub(crate) fn read(&self, at: u64, len: u64) -> Result<Data> {
+    pub fn read(&self, at: u64, len: u64) -> Result<Data> {
         if let Some((memory, at)) = self.mapped(at, len) {
             return Ok(memory.lend(at, len as usize).into());
         }
@@ -97,7 +109,7 @@ impl Store {
     /// # Errors
     /// As of `write`.
     #[inline]
-    pub(crate) fn overwrite(&self, at: u64, data: &Data) -> Result<()> {
+    pub fn overwrite(&self, at: u64, data: &Data) -> Result<()> {
         match (self.mapped(at, data.len()), data.as_bytes()) {
             (Some((memory, at)), Some(bytes)) => {
                 memory.write(at, bytes);
@@ -111,7 +123,7 @@ impl Store {
     ///
     /// # Errors
     /// `ENOSPC` when the file system is full; the bytes written may then be old and new.
-    pub(crate) fn write(&self, at: u64, data: &Data) -> Result<()> {
+    pub fn write(&self, at: u64, data: &Data) -> Result<()> {
         let write = |bytes: &[u8]| self.open()?.write_all_at(bytes, at).map_err(|e| self.error(e, "writing"));
         match data.as_bytes() {
             Some(bytes) => write(bytes),
@@ -120,7 +132,7 @@ impl Store {
     }
 
     /// Gives the room of these bytes back. Where the file system cannot do that, it stays taken.
-    pub(crate) fn discard(&self, at: u64, len: u64) {
+    pub fn discard(&self, at: u64, len: u64) {
         use rustix::fs::{FallocateFlags, fallocate};
         if let Ok(file) = self.open() {
             let _ = fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len);
@@ -136,5 +148,29 @@ impl Store {
             Errno::FBIG => Error::new(Errno::NOSPC, error.to_string()),
             _ => error,
         }
+    }
+}
+
+impl Medium for Store {
+    #[inline]
+    fn read(&self, at: u64, len: u64) -> Result<Data> {
+        Store::read(self, at, len)
+    }
+    fn write(&self, at: u64, data: &Data) -> Result<()> {
+        Store::write(self, at, data)
+    }
+    #[inline]
+    fn overwrite(&self, at: u64, data: &Data) -> Result<()> {
+        Store::overwrite(self, at, data)
+    }
+    fn discard(&self, at: u64, len: u64) {
+        Store::discard(self, at, len);
+    }
+    /// Nothing of it outlives a crash.
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+    fn end(&self) -> Result<u64> {
+        Ok(self.open()?.metadata()?.len())
     }
 }

@@ -1,36 +1,41 @@
 //! The states of 1024 neighbouring blocks, and who waits for one of them.
 
+use crate::changes::Changes;
 use std::{
     future::poll_fn,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Poll, Waker},
 };
 
 /// Blocks of a leaf.
-pub(super) const LEAF_BLOCKS: usize = 1024;
+pub const LEAF_BLOCKS: usize = 1024;
 /// Four bits per block.
 const PER_WORD: usize = 16;
-const WORDS: usize = LEAF_BLOCKS / PER_WORD;
+pub(crate) const WORDS: usize = LEAF_BLOCKS / PER_WORD;
 
 /// Where the bytes of a block are, and whether somebody is changing that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum State {
+pub enum State {
     /// In the disk below.
     Base = 0,
-    /// In the overlay.
+    /// In the store.
     Copied = 1,
     /// Nowhere: it reads as zeroes.
     Zero = 2,
+    /// In the store, and the disk below shall have it, too: of use to caches.
+    Dirty = 3,
     /// In the disk below, and claimed.
     BaseBusy = 4,
-    /// In the overlay, and claimed.
+    /// In the store, and claimed.
     CopiedBusy = 5,
     /// Nowhere, and claimed.
     ZeroBusy = 6,
+    /// In the store, to be written below, and claimed.
+    DirtyBusy = 7,
 }
 
 impl State {
@@ -40,16 +45,19 @@ impl State {
             0 => State::Base,
             1 => State::Copied,
             2 => State::Zero,
+            3 => State::Dirty,
             4 => State::BaseBusy,
             5 => State::CopiedBusy,
             6 => State::ZeroBusy,
+            7 => State::DirtyBusy,
             bits => unreachable!("no state has the bits {bits}"),
         }
     }
 
     /// Where the bytes are for now.
     #[inline]
-    pub(super) fn settled(self) -> State {
+    #[must_use]
+    pub fn settled(self) -> State {
         State::of(self as u64 & 3)
     }
 
@@ -60,21 +68,30 @@ impl State {
 }
 
 /// The states of 1024 blocks.
-pub(super) struct Leaf {
+pub struct Leaf {
     words: [AtomicU64; WORDS],
+    /// Which leaf of the disk this is, from 0.
+    pub(crate) index: u64,
     /// Where the first block has its place in the store.
-    pub(super) place: u64,
+    pub place: u64,
+    /// A state is another than the file knows.
+    changed: AtomicBool,
+    /// Where that is told; `None` where nothing outlives the server.
+    changes: Option<Arc<Changes>>,
     waiting: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
 }
 
 impl Leaf {
     /// All blocks are the base's, or all are zero.
-    pub(super) fn new(place: u64, zero: bool) -> Leaf {
+    pub(crate) fn new(index: u64, place: u64, zero: bool, changes: Option<Arc<Changes>>) -> Leaf {
         let word = spread(if zero { State::Zero } else { State::Base });
         Leaf {
             words: std::array::from_fn(|_| AtomicU64::new(word)),
+            index,
             place,
+            changed: AtomicBool::new(false),
+            changes,
             waiting: AtomicBool::new(false),
             wakers: Mutex::default(),
         }
@@ -82,7 +99,7 @@ impl Leaf {
 
     /// The state of block `from`, and how many blocks from it on, before `to`, have the same.
     #[inline]
-    pub(super) fn run(&self, from: usize, to: usize) -> (State, usize) {
+    pub fn run(&self, from: usize, to: usize) -> (State, usize) {
         let state = State::of(self.words[from / PER_WORD].load(SeqCst) >> (from % PER_WORD * 4));
         let mut at = from;
         while at < to {
@@ -99,7 +116,7 @@ impl Leaf {
 
     /// Changes blocks from `from` on, before `to`, from one state to another; stops at the first that has a different
     /// state, and says how many were changed.
-    pub(super) fn change(&self, from: usize, to: usize, old: State, new: State) -> usize {
+    pub fn change(&self, from: usize, to: usize, old: State, new: State) -> usize {
         let difference = spread(old) ^ spread(new);
         let mut at = from;
         while at < to {
@@ -126,18 +143,64 @@ impl Leaf {
                 break;
             }
         }
+        if at > from && old.settled() != new.settled() {
+            self.note();
+        }
         at - from
+    }
+
+    /// The file does not know these states any more.
+    fn note(&self) {
+        // After the change: whoever takes note of this leaf sees it, or it is told once more.
+        if let Some(changes) = &self.changes
+            && !self.changed.swap(true, SeqCst)
+        {
+            changes.leaf(self.index);
+        }
+    }
+
+    /// The states of all blocks, two bits each, for the file; what changes from now on is told again.
+    pub(crate) fn take(&self) -> [u64; WORDS / 2] {
+        self.changed.store(false, SeqCst);
+        self.states()
+    }
+
+    /// What was taken did not reach the file.
+    pub(crate) fn put_back(&self) {
+        self.note();
+    }
+
+    /// The states of all blocks, two bits each.
+    pub(crate) fn states(&self) -> [u64; WORDS / 2] {
+        let half = |word: usize| squeeze(self.words[word].load(SeqCst));
+        std::array::from_fn(|i| half(2 * i) | half(2 * i + 1) << 32)
+    }
+
+    /// The last of the first `blocks` blocks whose bytes are here.
+    pub(crate) fn last_here(&self, blocks: u64) -> Option<usize> {
+        let end = LEAF_BLOCKS.min(usize::try_from(blocks).unwrap_or(LEAF_BLOCKS));
+        let here =
+            |block: &usize| self.words[block / PER_WORD].load(SeqCst) >> (block % PER_WORD * 4) & 1 == 1;
+        (0..end).rev().find(here)
+    }
+
+    /// Sets all states, as the file knows them.
+    pub(crate) fn restore(&self, states: &[u64; WORDS / 2]) {
+        for (word, halves) in self.words.chunks_exact(2).zip(states) {
+            word[0].store(stretch(*halves & 0xFFFF_FFFF), SeqCst);
+            word[1].store(stretch(*halves >> 32), SeqCst);
+        }
     }
 
     /// Claims blocks that are in state `was` (not a busy one) from `from` on, before `to`, as many as there are in a
     /// row: nobody else will change them before the claim ends.
-    pub(super) fn claim(&self, from: usize, to: usize, was: State) -> Option<Claim<'_>> {
+    pub fn claim(&self, from: usize, to: usize, was: State) -> Option<Claim<'_>> {
         let count = self.change(from, to, was, was.busy());
         (count > 0).then_some(Claim { leaf: self, from, to: from + count, was })
     }
 
     /// Waits while somebody else is changing the block.
-    pub(super) async fn settled(&self, block: usize) {
+    pub async fn settled(&self, block: usize) {
         let busy = || self.is_busy(block);
         poll_fn(|cx| {
             if !busy() {
@@ -158,7 +221,7 @@ impl Leaf {
     }
 
     /// Whether the block is still being changed after a moment: most changes take no longer than a copy.
-    pub(super) fn stays_busy(&self, block: usize) -> bool {
+    pub fn stays_busy(&self, block: usize) -> bool {
         for _ in 0..200 {
             if !self.is_busy(block) {
                 return false;
@@ -187,17 +250,20 @@ impl Leaf {
 }
 
 /// Blocks of a leaf that one request is changing. Dropped, they are what they were.
-pub(super) struct Claim<'a> {
-    pub(super) leaf: &'a Leaf,
-    pub(super) from: usize,
-    pub(super) to: usize,
+pub struct Claim<'a> {
+    /// Where they are.
+    pub leaf: &'a Leaf,
+    /// The first of them.
+    pub from: usize,
+    /// Behind the last of them.
+    pub to: usize,
     was: State,
 }
 
 impl Claim<'_> {
     /// The blocks are in this state now.
     #[inline]
-    pub(super) fn end(self, state: State) {
+    pub fn end(self, state: State) {
         self.release(state);
         std::mem::forget(self);
     }
@@ -214,6 +280,16 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.release(self.was);
     }
+}
+
+/// The lower two of each four bits, side by side.
+fn squeeze(word: u64) -> u64 {
+    (0..PER_WORD).fold(0, |out, i| out | (word >> (4 * i) & 3) << (2 * i))
+}
+
+/// The inverse of `squeeze`.
+fn stretch(half: u64) -> u64 {
+    (0..PER_WORD).fold(0, |out, i| out | (half >> (2 * i) & 3) << (4 * i))
 }
 
 /// The state in every block of a word.
@@ -238,14 +314,14 @@ fn mask(first: usize, count: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Random;
+    use conformance::Random;
 
     #[test]
     fn changes_and_runs_agree_with_a_plain_list() {
-        let leaf = Leaf::new(0, false);
+        let leaf = Leaf::new(0, 0, false, None);
         let mut model = vec![State::Base; LEAF_BLOCKS];
-        let states = [State::Base, State::Copied, State::Zero, State::BaseBusy, State::CopiedBusy];
-        let mut random = Random(1);
+        let states = [State::Dirty, State::Copied, State::Zero, State::BaseBusy, State::CopiedBusy];
+        let mut random = Random::new(1);
         for _ in 0..20_000 {
             let from = random.below(LEAF_BLOCKS as u64) as usize;
             let to = from + 1 + random.below(((LEAF_BLOCKS - from) as u64).min(60)) as usize;
@@ -261,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_kept_or_leaves_things_as_they_were() {
-        let leaf = Leaf::new(0, true);
+        let leaf = Leaf::new(0, 0, true, None);
         let claim = leaf.claim(10, 40, State::Zero).unwrap();
         assert_eq!((claim.from, claim.to), (10, 40));
         assert_eq!(leaf.run(10, 100), (State::ZeroBusy, 30));
@@ -275,7 +351,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_woken() {
-        let leaf = Leaf::new(0, false);
+        let leaf = Leaf::new(0, 0, false, None);
         let claim = leaf.claim(3, 4, State::Base).unwrap();
         std::thread::scope(|scope| {
             let waiting: Vec<_> =

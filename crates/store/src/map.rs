@@ -1,12 +1,15 @@
-//! Which blocks of a disk are in the overlay: a tree that grows only where it is touched, so that a disk may be as
+//! Which blocks of a disk are in the store: a tree that grows only where it is touched, so that a disk may be as
 //! large as it likes.
 //!
 //! A leaf holds the state of 1024 blocks in atomic words; finding and changing states takes no lock. An absent child
 //! of a node stands for blocks that are all still those of the base, or (marked in the node) all zero.
 
-use super::leaf::{LEAF_BLOCKS, Leaf, State};
+use crate::{
+    changes::Changes,
+    leaf::{LEAF_BLOCKS, Leaf, State},
+};
 use std::sync::{
-    Mutex, OnceLock, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -14,11 +17,12 @@ use std::sync::{
 const FAN: usize = 512;
 
 /// The states of all blocks.
-pub(super) struct Map {
+pub struct Map {
     root: Node,
     /// How many blocks a child of the root stands for.
     root_span: u64,
     blocks: u64,
+    changes: Option<Arc<Changes>>,
 }
 
 struct Node {
@@ -35,26 +39,31 @@ enum Child {
 }
 
 /// What is known of a block.
-pub(super) enum Spot<'a> {
+pub enum Spot<'a> {
     /// It has this number in this leaf.
     Leaf(&'a Leaf, usize),
     /// It and the next blocks, so many in all, have no leaf.
-    Absent { zero: bool, blocks: u64 },
+    Absent {
+        /// They are zero; else they are the base's.
+        zero: bool,
+        /// How many.
+        blocks: u64,
+    },
 }
 
 impl Map {
     /// Of a disk of so many blocks (at least 1), all of them the base's.
-    pub(super) fn new(blocks: u64) -> Map {
+    pub(crate) fn new(blocks: u64, changes: Option<Arc<Changes>>) -> Map {
         let mut root_span = LEAF_BLOCKS as u64;
         while blocks.div_ceil(root_span) > FAN as u64 {
             root_span *= FAN as u64;
         }
-        Map { root: Node::new(false), root_span, blocks }
+        Map { root: Node::new(false), root_span, blocks, changes }
     }
 
     /// Looks a block up.
     #[inline]
-    pub(super) fn find(&self, block: u64) -> Spot<'_> {
+    pub fn find(&self, block: u64) -> Spot<'_> {
         let (mut node, mut span) = (&self.root, self.root_span);
         loop {
             let at = index(block, span);
@@ -69,7 +78,7 @@ impl Map {
     /// The state of a block, and how many blocks from it on, at most `limit`, are known to have the same. `Base` and
     /// `Zero` are also said of blocks that are being changed: they read so until the change is done.
     #[inline]
-    pub(super) fn run(&self, block: u64, limit: u64) -> (State, u64) {
+    pub fn run(&self, block: u64, limit: u64) -> (State, u64) {
         match self.find(block) {
             Spot::Leaf(leaf, at) => {
                 let (state, blocks) = leaf.run(at, LEAF_BLOCKS.min(at.saturating_add(limit as usize)));
@@ -81,22 +90,44 @@ impl Map {
         }
     }
 
-    /// The leaf of a block, made by `make` (which is told whether its blocks are zero) if there is none.
+    /// The leaf of a block; if there is none it is made, with its place in the store from `place`.
     #[inline]
-    pub(super) fn leaf(&self, block: u64, make: impl FnOnce(bool) -> Leaf) -> (&Leaf, usize) {
+    pub fn leaf(&self, block: u64, place: impl FnOnce() -> u64) -> (&Leaf, usize) {
         match self.find(block) {
             Spot::Leaf(leaf, at) => (leaf, at),
-            Spot::Absent { .. } => self.new_leaf(block, make),
+            Spot::Absent { .. } => self.new_leaf(block, place),
         }
     }
 
+    /// All blocks in order: every leaf, and between them what is absent.
+    pub(crate) fn walk<'a>(&'a self, mut each: impl FnMut(u64, Spot<'a>)) {
+        let mut block = 0;
+        while block < self.blocks {
+            let spot = self.find(block);
+            let blocks = match &spot {
+                Spot::Leaf(..) => LEAF_BLOCKS as u64,
+                Spot::Absent { blocks, .. } => *blocks,
+            };
+            each(block, spot);
+            block = block.saturating_add(blocks);
+        }
+    }
+
+    /// How many blocks there are.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
     #[cold]
-    fn new_leaf(&self, block: u64, make: impl FnOnce(bool) -> Leaf) -> (&Leaf, usize) {
-        let (mut node, mut span, mut make) = (&self.root, self.root_span, Some(make));
+    fn new_leaf(&self, block: u64, place: impl FnOnce() -> u64) -> (&Leaf, usize) {
+        let (mut node, mut span, mut place) = (&self.root, self.root_span, Some(place));
         loop {
             let child =
-                node.child(index(block, span), |zero| match make.take_if(|_| span == LEAF_BLOCKS as u64) {
-                    Some(make) => Child::Leaf(Box::new(make(zero))),
+                node.child(index(block, span), |zero| match place.take_if(|_| span == LEAF_BLOCKS as u64) {
+                    Some(place) => {
+                        let number = block / LEAF_BLOCKS as u64;
+                        Child::Leaf(Box::new(Leaf::new(number, place(), zero, self.changes.clone())))
+                    }
                     None => Child::Node(Box::new(Node::new(zero))),
                 });
             match child {
@@ -108,13 +139,17 @@ impl Map {
 
     /// Marks blocks from `block` on as zero, where whole leaves of the `blocks` are absent; says how many. 0: this
     /// block's leaf must be changed itself.
-    pub(super) fn zero_absent(&self, block: u64, blocks: u64) -> u64 {
+    pub fn zero_absent(&self, block: u64, blocks: u64) -> u64 {
         let (mut node, mut span) = (&self.root, self.root_span);
         loop {
             let at = index(block, span);
             let to_the_end = block + blocks == self.blocks;
             if block.is_multiple_of(span) && (blocks >= span || to_the_end) && node.mark_zero(at) {
-                return span.min(blocks);
+                let marked = span.min(blocks);
+                if let Some(changes) = &self.changes {
+                    changes.zeroed(block, marked);
+                }
+                return marked;
             }
             if span == LEAF_BLOCKS as u64 {
                 return 0;
@@ -170,14 +205,14 @@ impl Node {
 mod tests {
     use super::*;
 
-    fn leaf(zero: bool) -> Leaf {
-        Leaf::new(0, zero)
+    fn leaf() -> u64 {
+        0
     }
 
     #[test]
     fn the_largest_disk_has_a_small_map() {
         let blocks = (i64::MAX as u64).div_ceil(4096);
-        let map = Map::new(blocks);
+        let map = Map::new(blocks, None);
         assert_eq!(map.run(0, 1), (State::Base, 1));
         let (found, at) = map.leaf(blocks - 1, leaf);
         assert_eq!(found.change(at, at + 1, State::Base, State::Copied), 1);
@@ -189,7 +224,7 @@ mod tests {
     #[test]
     fn a_huge_disk_is_zeroed_by_a_few_marks() {
         let blocks = (i64::MAX as u64).div_ceil(4096);
-        let map = Map::new(blocks);
+        let map = Map::new(blocks, None);
         map.leaf(5 << 30, leaf);
         let (mut at, mut steps) = (0, 0);
         while at < blocks {
@@ -211,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_last_leaf_of_an_uneven_disk_is_marked_too() {
-        let map = Map::new(1500);
+        let map = Map::new(1500, None);
         assert_eq!(map.zero_absent(0, 1000), 0);
         assert_eq!(map.zero_absent(1024, 400), 0);
         assert_eq!(map.zero_absent(1024, 476), 476);
