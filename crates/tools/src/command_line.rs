@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result};
 use client::Connector;
-use params::{Size, Value};
+use params::{Delay, Size, Value};
 use std::{
     ffi::{OsStr, OsString},
     fmt,
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 /// The release of the well-known tools whose command lines and output these follow; scripts compare it.
@@ -105,6 +106,14 @@ pub(crate) fn print(text: &str) -> Result<ExitCode> {
 /// What is wrong with it.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     Size::from_text(text).map(Size::bytes).map_err(|wrong| wrong.0.to_string())
+}
+
+/// A time among the options, such as `2`, `1.5s` or `50ms`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn delay(text: &str) -> Result<Duration, String> {
+    Delay::from_text(text).map(Delay::duration).map_err(|wrong| wrong.0.to_string())
 }
 
 /// A tool, and the name that it was started under.

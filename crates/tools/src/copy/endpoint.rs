@@ -4,14 +4,14 @@ use crate::{
     command_line::{Word, is_uri},
     copy::{
         file::{LocalFile, Opened},
-        nbd::Nbd,
+        nbd::{Link, Nbd},
         null::Null,
+        reconnect::Patience,
         stream::Stream,
     },
     size,
 };
 use anyhow::{Context, Result, bail};
-use client::RemoteDisk;
 use disk::Disk;
 use std::{fs::File, io, os::fd::AsFd, path::Path, sync::Arc};
 
@@ -19,7 +19,7 @@ use std::{fs::File, io, os::fd::AsFd, path::Path, sync::Arc};
 pub(crate) struct Another {
     pub(crate) disk: Arc<dyn Disk>,
     /// The same, if it is a server.
-    pub(crate) server: Option<Arc<RemoteDisk>>,
+    pub(crate) server: Option<Link>,
 }
 
 /// One end of a copy.
@@ -34,37 +34,63 @@ pub(crate) enum Endpoint {
     Null(Arc<Null>),
 }
 
+/// How ends are opened.
+#[derive(Default)]
+pub(crate) struct Opening {
+    /// Servers are connected to again when they go away.
+    pub(crate) patience: Option<Patience>,
+    /// Metadata contexts to ask the source for.
+    pub(crate) contexts: Vec<String>,
+    /// The destination is there, and keeps what it holds.
+    pub(crate) keep: bool,
+}
+
 impl Endpoint {
     /// Opens the source.
     ///
     /// # Errors
     /// It does not exist, or cannot be read.
     pub(crate) fn source(word: &Word) -> Result<Endpoint> {
+        Endpoint::source_as(word, &Opening::default())
+    }
+
+    /// As [`Endpoint::source`], in a certain way.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn source_as(word: &Word, how: &Opening) -> Result<Endpoint> {
+        let (contexts, patience) = (&how.contexts, how.patience.as_ref());
         Ok(match word {
-            Word::Command(command) => Endpoint::Nbd(Nbd::command(command).context(word.to_string())?),
+            Word::Command(command) => {
+                Endpoint::Nbd(Nbd::command(command, contexts).context(word.to_string())?)
+            }
             Word::Plain(text) if text == "-" => {
                 let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().context("standard input")?);
                 LocalFile::source_from(stdin).context("standard input")?.into()
             }
-            Word::Plain(text) if is_uri(text) => Endpoint::Nbd(Nbd::uri(&text.to_string_lossy())?),
+            Word::Plain(text) if is_uri(text) => {
+                Endpoint::Nbd(Nbd::uri(&text.to_string_lossy(), contexts, patience)?)
+            }
             Word::Plain(text) => LocalFile::source(Path::new(text)).context(word.to_string())?.into(),
         })
     }
 
-    /// Opens the destination. A regular file is emptied.
+    /// Opens the destination. A regular file is emptied, unless it is to be kept.
     ///
     /// # Errors
     /// It cannot be opened for writing, or is the source itself.
-    pub(crate) fn destination(word: &Word, source: &Endpoint) -> Result<Endpoint> {
+    pub(crate) fn destination(word: &Word, source: &Endpoint, how: &Opening) -> Result<Endpoint> {
         Ok(match word {
-            Word::Command(command) => Endpoint::Nbd(Nbd::command(command).context(word.to_string())?),
+            Word::Command(command) => Endpoint::Nbd(Nbd::command(command, &[]).context(word.to_string())?),
             Word::Plain(text) if text == "null:" => Endpoint::Null(Arc::new(Null::new())),
             Word::Plain(text) if text == "-" => {
                 let stdout =
                     File::from(io::stdout().as_fd().try_clone_to_owned().context("standard output")?);
                 LocalFile::destination_from(stdout).context("standard output")?.into()
             }
-            Word::Plain(text) if is_uri(text) => Endpoint::Nbd(Nbd::uri(&text.to_string_lossy())?),
+            Word::Plain(text) if is_uri(text) => {
+                Endpoint::Nbd(Nbd::uri(&text.to_string_lossy(), &[], how.patience.as_ref())?)
+            }
             Word::Plain(text) => {
                 let path = Path::new(text);
                 if let Endpoint::File(file) = source
@@ -72,7 +98,8 @@ impl Endpoint {
                 {
                     bail!("{word}: this is the source, too; copying it onto itself would destroy it");
                 }
-                LocalFile::destination(path).context(word.to_string())?.into()
+                let opened = if how.keep { LocalFile::kept(path) } else { LocalFile::destination(path) };
+                opened.context(word.to_string())?.into()
             }
         })
     }
@@ -80,7 +107,7 @@ impl Endpoint {
     /// Requests go here, unless it is a stream.
     pub(crate) fn disk(&self) -> Option<Arc<dyn Disk>> {
         match self {
-            Endpoint::Nbd(nbd) => Some(nbd.first().clone()),
+            Endpoint::Nbd(nbd) => Some(nbd.first().disk()),
             Endpoint::File(file) => Some(file.clone()),
             Endpoint::Null(null) => Some(null.clone()),
             Endpoint::Stream(_) => None,
@@ -107,16 +134,13 @@ impl Endpoint {
     /// The server refuses a further connection.
     pub(crate) fn another(&self) -> Result<Option<Another>> {
         Ok(match self {
-            Endpoint::Nbd(nbd) => {
-                let disk = nbd.another()?;
-                Some(Another { disk: disk.clone(), server: Some(disk) })
-            }
+            Endpoint::Nbd(nbd) => Some(nbd.another()?),
             other => other.disk().map(|disk| Another { disk, server: None }),
         })
     }
 
     /// The first connection to it, if it is a server.
-    pub(crate) fn server(&self) -> Option<Arc<RemoteDisk>> {
+    pub(crate) fn server(&self) -> Option<Link> {
         match self {
             Endpoint::Nbd(nbd) => Some(nbd.first().clone()),
             _ => None,

@@ -5,11 +5,12 @@
 
 use crate::copy::{
     map::{Cut, Map, Next, Piece, Regions, ZERO_STEP},
-    progress::Progress,
+    nbd::Link,
+    ranges::Ranges,
     transfer::{Ends, Transfer, Zeroes},
+    watch::Watch,
     window::Flow,
 };
-use client::RemoteDisk;
 use disk::{Disk, Error, Extents, Io, Range, Result};
 use reactor::InFlight;
 use std::{
@@ -20,6 +21,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 
 /// How many extents are asked for at once: as many as come cheaply.
@@ -44,22 +46,28 @@ pub(crate) struct Plan {
     pub(crate) zeroes: Zeroes,
     /// How many threads drive the workers, at least 1.
     pub(crate) threads: usize,
+    /// Pieces begin and end at multiples of this, too (a power of 2), except at the end of the disk.
+    pub(crate) unit: u64,
 }
+
+/// What goes on beside a copy. It ends only when it fails, and then the copy has failed.
+pub(crate) type Beside<'a> = Pin<Box<dyn Future<Output = Error> + 'a>>;
 
 /// An opened source and an opened destination, for one worker.
 pub(crate) struct Lane {
     pub(crate) from: Arc<dyn Disk>,
     pub(crate) to: Arc<dyn Disk>,
     /// The destination again, if it is a server.
-    pub(crate) server: Option<Arc<RemoteDisk>>,
+    pub(crate) server: Option<Link>,
 }
 
 impl Plan {
     /// How to go from one to the other.
-    pub(crate) fn ends<'a>(&self, from: &'a dyn Disk, to: &'a dyn Disk) -> Ends<'a> {
-        let longest = from.facts().blocks.maximum.min(to.facts().blocks.maximum);
+    pub(crate) fn ends<'a>(&self, from: &'a dyn Disk, to: &'a dyn Disk, watch: &'a Watch) -> Ends<'a> {
+        let longest = u64::from(from.facts().blocks.maximum.min(to.facts().blocks.maximum));
         // A maximum need not be a power of 2, but is a multiple of the minimum.
-        let request_size = self.request_size.min(longest.into()).max(block(from, to));
+        let longest = if longest >= self.unit { longest - longest % self.unit } else { longest };
+        let request_size = self.request_size.min(longest).max(block(from, to)).max(self.unit);
         Ends {
             from,
             to,
@@ -67,11 +75,12 @@ impl Plan {
             sparse: self.sparse,
             request_size,
             one_by_one: self.requests == 1,
+            watch,
         }
     }
 
     /// What is on its way over a lane.
-    pub(crate) fn flow(&self, server: Option<Arc<RemoteDisk>>) -> Flow {
+    pub(crate) fn flow(&self, server: Option<Link>) -> Flow {
         Flow::new(self.window, self.queue, server)
     }
 
@@ -79,7 +88,12 @@ impl Plan {
     pub(crate) fn cut(&self, ends: &Ends<'_>) -> Cut {
         let by_writing = self.zeroes != Zeroes::Skip && !ends.to.facts().zero;
         let zero = (!by_writing).then_some(ZERO_STEP);
-        Cut { data: ends.request_size, zero, align: block(ends.from, ends.to) }
+        Cut { data: ends.request_size, zero, align: self.align(ends.from, ends.to) }
+    }
+
+    /// Where pieces may begin and end, in bytes.
+    pub(crate) fn align(&self, from: &dyn Disk, to: &dyn Disk) -> u64 {
+        block(from, to).max(self.unit)
     }
 }
 
@@ -88,34 +102,55 @@ fn block(from: &dyn Disk, to: &dyn Disk) -> u64 {
     from.facts().blocks.minimum.max(to.facts().blocks.minimum).into()
 }
 
-/// Copies `range` (of the source and to the same place) over all lanes.
+/// Copies what is wanted of `range` (of the source, and to the same place) over all lanes. It ends early, and well, when
+/// somebody has asked to stop.
 ///
 /// # Errors
 /// The first failure; nothing is begun after it.
-pub(crate) fn copy(plan: &Plan, range: Range, lanes: &[Lane], progress: &Progress) -> Result<()> {
-    let regions = Regions::new(range, lanes.len());
+pub(crate) fn copy(
+    plan: &Plan,
+    wanted: Option<&Ranges>,
+    range: Range,
+    lanes: &[Lane],
+    watch: &Watch,
+    beside: Option<Beside<'_>>,
+) -> Result<()> {
+    let regions = Regions::of(wanted, range, lanes.len());
     let failed = AtomicBool::new(false);
-    let workers = |lanes: &[Lane]| {
+    let workers = |lanes: &[Lane], mut beside: Option<Beside<'_>>| {
         let flows: Vec<Flow> = lanes.iter().map(|lane| plan.flow(lane.server.clone())).collect();
         let mut workers = InFlight::new();
         for (lane, flow) in lanes.iter().zip(&flows) {
-            let ends = plan.ends(&*lane.from, &*lane.to);
-            let worker = Worker::new(plan, ends, flow, &regions, progress, &failed);
+            let ends = plan.ends(&*lane.from, &*lane.to, watch);
+            let worker = Worker::new(plan, ends, flow, &regions, watch, &failed);
             workers.push(Box::pin(worker.work()));
         }
-        reactor::block_on(async {
-            while let Some(outcome) = workers.next().await {
-                outcome?;
+        reactor::block_on(poll_fn(|cx| {
+            if let Some(beside) = &mut beside
+                && let Poll::Ready(e) = beside.as_mut().poll(cx)
+            {
+                failed.store(true, Relaxed);
+                return Poll::Ready(Err(e));
             }
-            Ok(())
-        })
+            loop {
+                match workers.poll_next(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Some(outcome)) => {
+                        if outcome.is_err() {
+                            return Poll::Ready(outcome);
+                        }
+                    }
+                }
+            }
+        }))
     };
     let per_thread = lanes.len().div_ceil(plan.threads.max(1));
     let mut groups = lanes.chunks(per_thread.max(1));
     let own = groups.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let others: Vec<_> = groups.map(|lanes| scope.spawn(|| workers(lanes))).collect();
-        let mut outcome = workers(own);
+        let others: Vec<_> = groups.map(|lanes| scope.spawn(|| workers(lanes, None))).collect();
+        let mut outcome = workers(own, beside);
         for other in others {
             let theirs = other.join().unwrap_or_else(|_| Err(Error::io("a copying thread panicked")));
             outcome = outcome.and(theirs);
@@ -130,20 +165,24 @@ struct Worker<'a> {
     ends: Ends<'a>,
     flow: &'a Flow,
     map: Map<'a>,
-    progress: &'a Progress,
+    watch: &'a Watch,
     failed: &'a AtomicBool,
     flight: InFlight<Task<'a>>,
+    /// It waits until more may be begun.
+    resting: bool,
 }
 
 /// What a worker waits for.
 enum Task<'a> {
     Transfer(Transfer<'a>),
     Extents(Io<'a, Extents>),
+    Rest(reactor::Sleep),
 }
 
 enum Done {
     Transfer(Range, Result<()>),
     Extents(Result<Extents>),
+    Rest,
 }
 
 impl Future for Task<'_> {
@@ -155,6 +194,7 @@ impl Future for Task<'_> {
                 outcome.map(|outcome| Done::Transfer(transfer.range(), outcome))
             }
             Task::Extents(io) => Pin::new(io).poll(cx).map(Done::Extents),
+            Task::Rest(sleep) => Pin::new(sleep).poll(cx).map(|()| Done::Rest),
         }
     }
 }
@@ -164,12 +204,12 @@ impl<'a> Worker<'a> {
         plan: &'a Plan,
         ends: Ends<'a>,
         flow: &'a Flow,
-        regions: &'a Regions,
-        progress: &'a Progress,
+        regions: &'a Regions<'a>,
+        watch: &'a Watch,
         failed: &'a AtomicBool,
     ) -> Self {
         let map = Map::new(regions, plan.cut(&ends), plan.extents && ends.from.facts().extents);
-        Worker { plan, ends, flow, map, progress, failed, flight: InFlight::new() }
+        Worker { plan, ends, flow, map, watch, failed, flight: InFlight::new(), resting: false }
     }
 
     async fn work(mut self) -> Result<()> {
@@ -193,9 +233,10 @@ impl<'a> Worker<'a> {
             match poll_fn(|cx| self.poll(cx)).await {
                 None => {}
                 Some(Done::Extents(answer)) => self.map.learn(answer.as_ref().ok()),
+                Some(Done::Rest) => self.resting = false,
                 Some(Done::Transfer(range, outcome)) => {
                     outcome?;
-                    self.progress.add(range.len);
+                    self.watch.copied(range);
                 }
             }
         }
@@ -213,6 +254,9 @@ impl<'a> Worker<'a> {
     /// Begins as much as may be in flight.
     fn begin(&mut self) -> Result<()> {
         loop {
+            if self.watch.stop.asked() {
+                return Ok(());
+            }
             let may_ask = self.plan.requests > 1 || self.flight.is_empty();
             while may_ask && let Some(range) = self.map.ask() {
                 match self.ends.from.extents(range, EXTENTS) {
@@ -223,10 +267,22 @@ impl<'a> Worker<'a> {
             if self.flight.len() >= self.plan.requests || self.flow.is_full() {
                 return Ok(());
             }
+            if let Some(pace) = &self.watch.pace {
+                if self.resting {
+                    return Ok(());
+                }
+                if let Some(wait) = pace.wait(Instant::now()) {
+                    self.resting = true;
+                    return Ok(self.flight.push(Task::Rest(reactor::sleep(wait))));
+                }
+            }
             let Next::Piece(piece) = self.map.next() else { return Ok(()) };
             let (Piece::Data(range) | Piece::Zero(range)) = piece;
+            if let (Some(pace), Piece::Data(range)) = (&self.watch.pace, piece) {
+                pace.begun(range.len, Instant::now());
+            }
             match self.ends.start(piece, self.flow)? {
-                None => self.progress.add(range.len),
+                None => self.watch.copied(range),
                 Some(transfer) => self.flight.push(Task::Transfer(transfer)),
             }
         }
@@ -238,7 +294,7 @@ mod tests {
     use super::*;
     use crate::copy::{
         fake::{Fake, Seen, islands},
-        progress::Style,
+        progress::{Progress, Style},
     };
     use disk::Errno;
 
@@ -252,14 +308,15 @@ mod tests {
             extents: true,
             zeroes: Zeroes::Hole,
             threads: 1,
+            unit: 1,
         }
     }
 
     fn copy_all(plan: &Plan, from: Fake, to: Fake) -> (Result<()>, Arc<Fake>, Arc<Fake>) {
         let ((from, source), (to, destination)) = (from.open(), to.open());
-        let progress = Progress::new(Style::Silent, Some(from.facts().size));
+        let watch = Watch::new(Progress::new(Style::Silent, Some(from.facts().size)));
         let range = from.facts().whole();
-        (copy(plan, range, &[Lane { from, to, server: None }], &progress), source, destination)
+        (copy(plan, None, range, &[Lane { from, to, server: None }], &watch, None), source, destination)
     }
 
     #[test]
@@ -394,8 +451,8 @@ mod tests {
         let (to, destination) = Fake::new(vec![1; 1 << 20]).open();
         let lanes: Vec<Lane> =
             (0..4).map(|_| Lane { from: from.clone(), to: to.clone(), server: None }).collect();
-        let progress = Progress::new(Style::Silent, Some(1 << 20));
-        copy(&Plan { threads: 3, ..plan() }, from.facts().whole(), &lanes, &progress).unwrap();
+        let watch = Watch::new(Progress::new(Style::Silent, Some(1 << 20)));
+        copy(&Plan { threads: 3, ..plan() }, None, from.facts().whole(), &lanes, &watch, None).unwrap();
         assert!(destination.bytes() == bytes);
     }
 }

@@ -12,7 +12,7 @@ use rustix::{
     io::{Errno as Os, ReadWriteFlags, preadv2, pwrite},
 };
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, IoSliceMut},
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
     path::Path,
@@ -32,6 +32,8 @@ pub(crate) struct LocalFile {
     facts: Facts,
     /// A new file: what was not written is zero.
     fresh: bool,
+    /// A regular file that is written: it can have any size, and gets it last.
+    grows: bool,
     /// `preadv2(RWF_NOWAIT)` works.
     may_peek: AtomicBool,
 }
@@ -68,7 +70,7 @@ impl LocalFile {
         let size = seek(&file, SeekFrom::End(0))?;
         let _ = fadvise(&file, 0, None, Advice::Sequential); // only a hint
         let facts = Facts { extents: kind.is_file(), blocks: blocks(&file)?, ..Facts::read_only(size) };
-        Ok(Opened::File(Self::new(file, facts, false)))
+        Ok(Opened::File(Self::new(file, facts, false, false)))
     }
 
     /// Opens or creates `path` as a destination. A regular file loses what it held.
@@ -80,11 +82,24 @@ impl LocalFile {
         Self::destination_from(file)
     }
 
+    /// Opens `path` as a destination that is there already. A regular file keeps what it holds.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub(crate) fn kept(path: &Path) -> io::Result<Opened> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        Self::destination_with(file, true)
+    }
+
     /// An open descriptor as a destination. One that appends, or stands elsewhere than at its beginning, is a stream.
     ///
     /// # Errors
     /// As ftruncate(2).
     pub(crate) fn destination_from(file: File) -> io::Result<Opened> {
+        Self::destination_with(file, false)
+    }
+
+    fn destination_with(file: File, keep: bool) -> io::Result<Opened> {
         let kind = file.metadata()?.file_type();
         let appends = rustix::fs::fcntl_getfl(&file)?.contains(rustix::fs::OFlags::APPEND);
         if !(kind.is_file() || kind.is_block_device())
@@ -93,24 +108,36 @@ impl LocalFile {
         {
             return Ok(Opened::Stream(file));
         }
-        let fresh = kind.is_file();
-        let size = if fresh {
+        let grows = kind.is_file();
+        let fresh = grows && !keep;
+        if fresh {
             file.set_len(0)?;
-            i64::MAX as u64
-        } else {
-            seek(&file, SeekFrom::End(0))?
-        };
+        }
+        let size = if grows { i64::MAX as u64 } else { seek(&file, SeekFrom::End(0))? };
         let facts = Facts { zero: true, blocks: blocks(&file)?, ..Facts::writable(size) };
-        Ok(Opened::File(Self::new(file, facts, fresh)))
+        Ok(Opened::File(Self::new(file, facts, fresh, grows)))
     }
 
-    fn new(file: File, facts: Facts, fresh: bool) -> Self {
-        LocalFile { file: file.into(), facts, fresh, may_peek: AtomicBool::new(true) }
+    fn new(file: File, facts: Facts, fresh: bool, grows: bool) -> Self {
+        LocalFile { file: file.into(), facts, fresh, grows, may_peek: AtomicBool::new(true) }
     }
 
-    /// Whether it is a regular file without content: it can have any size, and is zero all through.
+    /// Whether it is a regular file without content: it is zero all through.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// Whether it is a regular file that is written: it can have any size.
+    pub(crate) fn grows(&self) -> bool {
+        self.grows
+    }
+
+    /// What the file system says of it.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Whether both are the same file or device.
@@ -128,7 +155,7 @@ impl LocalFile {
     /// # Errors
     /// As ftruncate(2) and fsync(2): the file may lack something.
     pub(crate) fn finish(&self, size: u64, flush: bool) -> io::Result<()> {
-        if self.fresh {
+        if self.grows {
             self.file.set_len(size)?;
         }
         let remote = fstatfs(&*self.file).is_ok_and(|fs| REMOTE.contains(&(fs.f_type as u32)));
@@ -257,7 +284,9 @@ impl Disk for LocalFile {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        self.file.sync_all().map_err(Into::into).into()
+        // That may take long, and requests go on meanwhile.
+        let file = self.file.clone();
+        Io::later(async move { Ok(reactor::unblock(move || file.sync_all()).await??) })
     }
 
     fn extents(&self, range: Range, limit: usize) -> Io<'_, Extents> {

@@ -3,6 +3,7 @@
 //! Regions of the disk are handed out to workers by [`Regions`]. A worker's [`Map`] asks for the extents of a region
 //! ahead of its copying, so that the answer is there when it is needed. Neither does any I/O.
 
+use crate::copy::ranges::Ranges;
 use disk::{Extents, Range};
 use std::{
     collections::VecDeque,
@@ -17,23 +18,44 @@ const LARGEST_REGION: u64 = 1 << 30;
 const FEW: usize = 128;
 
 /// A part of the disk, divided among workers.
-pub(crate) struct Regions {
+pub(crate) struct Regions<'a> {
     whole: Range,
+    /// Of that only these are copied; `None`: all.
+    wanted: Option<&'a Ranges>,
     step: u64,
     next: AtomicU64,
 }
 
-impl Regions {
+impl<'a> Regions<'a> {
+    /// What is wanted of `whole`, for so many workers.
+    pub(crate) fn of(wanted: Option<&'a Ranges>, whole: Range, workers: usize) -> Regions<'a> {
+        Regions { wanted, ..Regions::new(whole, workers) }
+    }
+
     /// `whole` for so many workers.
-    pub(crate) fn new(whole: Range, workers: usize) -> Regions {
+    pub(crate) fn new(whole: Range, workers: usize) -> Regions<'a> {
         // Several regions for each worker, so that none idles for long at the end.
         let fair = whole.len / (workers as u64 * 4).max(1);
         let step = if workers == 1 { LARGEST_REGION } else { fair.clamp(ZERO_STEP, LARGEST_REGION) };
-        Regions { whole, step: step / ZERO_STEP * ZERO_STEP, next: AtomicU64::new(whole.start) }
+        Regions { whole, wanted: None, step: step / ZERO_STEP * ZERO_STEP, next: AtomicU64::new(whole.start) }
     }
 
-    /// The next region, `None` when all are handed out. Regions end at multiples of [`ZERO_STEP`].
+    /// The next region in which something is wanted, `None` when all are handed out.
     fn take(&self) -> Option<Range> {
+        loop {
+            let region = self.take_any()?;
+            let Some(wanted) = self.wanted else { return Some(region) };
+            let mut inside = wanted.within(region);
+            if let Some(first) = inside.next() {
+                // Nothing need be known of what lies before and behind.
+                let end = inside.last().unwrap_or(first).end();
+                return Some(Range::new(first.start, end - first.start));
+            }
+        }
+    }
+
+    /// The next region. Regions end at multiples of [`ZERO_STEP`].
+    fn take_any(&self) -> Option<Range> {
         let ends = |start: u64| (start / self.step + 1).saturating_mul(self.step).min(self.whole.end());
         let more = |start: u64| (start < self.whole.end()).then(|| ends(start));
         let start = self.next.fetch_update(Relaxed, Relaxed, more).ok()?;
@@ -80,7 +102,7 @@ struct Segment {
 
 /// What one worker knows of the disk.
 pub(crate) struct Map<'a> {
-    regions: &'a Regions,
+    regions: &'a Regions<'a>,
     cut: Cut,
     /// Without extents everything is data.
     extents: bool,
@@ -92,7 +114,7 @@ pub(crate) struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
-    pub(crate) fn new(regions: &'a Regions, cut: Cut, extents: bool) -> Self {
+    pub(crate) fn new(regions: &'a Regions<'a>, cut: Cut, extents: bool) -> Self {
         let unknown = Range::new(0, 0);
         Map { regions, cut, extents, known: VecDeque::new(), unknown, asked: false }
     }
@@ -159,8 +181,16 @@ impl<'a> Map<'a> {
         self.unknown = Range::new(asked.start + known, asked.len - known);
     }
 
-    /// Appends a segment: joined with its neighbour, its inner border moved so that all data lie in aligned blocks.
+    /// Appends what is wanted of a segment.
     fn add(&mut self, range: Range, zero: bool) {
+        match self.regions.wanted {
+            None => self.add_wanted(range, zero),
+            Some(wanted) => wanted.within(range).for_each(|range| self.add_wanted(range, zero)),
+        }
+    }
+
+    /// Appends a segment: joined with its neighbour, its inner border moved so that all data lie in aligned blocks.
+    fn add_wanted(&mut self, range: Range, zero: bool) {
         let (mut start, end) = (range.start, range.end());
         if let Some(last) = self.known.back_mut()
             && last.range.end() == start
@@ -183,7 +213,7 @@ impl<'a> Map<'a> {
                     last.zero = false;
                     let (first, len) = (last.range.start, last.range.len);
                     self.known.pop_back();
-                    return self.add(Range::new(first, len + range.len), false);
+                    return self.add_wanted(Range::new(first, len + range.len), false);
                 }
             }
         }
@@ -352,6 +382,24 @@ mod tests {
         assert_eq!(map.ask(), Some(Range::new(32, 32)));
         map.learn(None);
         assert_eq!(rest(&mut map), [zero(0, 16), data(16, 48)]);
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_neither_copied_nor_asked_about() {
+        let wanted: Ranges = [Range::new(300, 20), Range::new(400, 200)].into_iter().collect();
+        let regions = Regions::of(Some(&wanted), Range::new(0, 1000), 1);
+        let mut map = Map::new(&regions, CUT, true);
+        assert_eq!(map.ask(), Some(Range::new(300, 300)));
+        map.learn(Some(&extents(&[(10, Kind::DATA), (110, Kind::HOLE), (180, Kind::DATA)])));
+        assert_eq!(
+            rest(&mut map),
+            [data(300, 10), zero(310, 10), zero(400, 20), data(420, 100), data(520, 80)]
+        );
+        assert_eq!(map.ask(), None);
+        assert_eq!(map.next(), Next::End);
+        let nothing = Ranges::new();
+        let regions = Regions::of(Some(&nothing), Range::new(0, 1 << 40), 1);
+        assert_eq!(Map::new(&regions, CUT, true).ask(), None);
     }
 
     #[test]

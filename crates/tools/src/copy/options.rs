@@ -1,7 +1,13 @@
 //! The command line of `copy`.
 
+use crate::{command_line, copy::hash::Way};
 use clap::{ArgAction, Parser};
-use std::{ffi::OsString, num::NonZeroUsize};
+use std::{
+    ffi::OsString,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Copy to and from NBD servers, files, devices and pipes.
 #[derive(Parser, Debug)]
@@ -19,6 +25,35 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) allocated: bool,
 
+    /// Print the hash of the disk, computed block by block while it is copied: md5, sha1, sha224, sha256 (the default),
+    /// sha384, sha512 or sha512-256, of blocks of SIZE (64K).
+    #[arg(long, value_name = "ALGORITHM/SIZE", num_args = 0..=1, require_equals = true, value_parser = Way::parse)]
+    pub(crate) blkhash: Option<Option<Way>>,
+
+    /// Write that hash into this file instead.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) blkhash_file: Option<PathBuf>,
+
+    /// Copy only what has changed since this manifest was written, onto a copy of what the source was then.
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["incremental", "check", "checkpoint", "destination_is_zero"])]
+    pub(crate) changed_since: Option<PathBuf>,
+
+    /// Make sure that the source is what this manifest says.
+    #[arg(long, value_name = "MANIFEST")]
+    pub(crate) check: Option<PathBuf>,
+
+    /// Note in this file what is copied and safe, and go on from there if it exists. It is removed when all is done.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["blkhash", "blkhash_file", "manifest", "check"])]
+    pub(crate) checkpoint: Option<PathBuf>,
+
+    /// How often to note it: the destination is flushed each time.
+    #[arg(long, value_name = "TIME", default_value = "5", value_parser = command_line::delay)]
+    pub(crate) checkpoint_interval: Duration,
+
+    /// Go on from the checkpoint even if the source cannot be proved to be the same.
+    #[arg(long, requires = "checkpoint")]
+    pub(crate) assume_same_source: bool,
+
     /// Use up to N connections to each server that allows several.
     #[arg(short = 'C', long, value_name = "N")]
     pub(crate) connections: Option<NonZeroUsize>,
@@ -31,17 +66,31 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) flush: bool,
 
+    /// Copy only what this metadata context of the source says has changed, such as qemu:dirty-bitmap:NAME (or only NAME), onto
+    /// a copy of what the source was before.
+    #[arg(long, value_name = "CONTEXT", conflicts_with_all = ["blkhash", "blkhash_file", "manifest", "check", "destination_is_zero"])]
+    pub(crate) incremental: Option<String>,
+
+    /// Write the digest of each block into this file, for --check and --changed-since.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+
     /// Read all of the source, whatever its server says of holes.
     #[arg(long)]
     pub(crate) no_extents: bool,
 
-    /// Show a progress bar; with =FD write lines such as 50/100 to that file descriptor.
-    #[arg(short, long, value_name = "FD", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    /// Show a progress bar; with =FD (or fd:FD) write lines such as 50/100 to that file descriptor. With bar, percent, json,
+    /// percent:FD or json:FD also tell the rate and the time left.
+    #[arg(short, long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) progress: Option<String>,
 
     /// At most so many bytes of data in flight per connection.
     #[arg(long, value_name = "BYTES")]
     pub(crate) queue_size: Option<u64>,
+
+    /// Copy no more than so many bytes per second, such as 10M.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) rate: Option<u64>,
 
     /// The longest read or write, in bytes: a power of 2 from 4096 to 33554432.
     #[arg(long, value_name = "BYTES", default_value = "262144", value_parser = request_size)]
@@ -51,10 +100,18 @@ pub(crate) struct Options {
     #[arg(short = 'R', long, value_name = "N")]
     pub(crate) requests: Option<NonZeroUsize>,
 
+    /// Connect again to a server (of a URI) whose connection is lost, up to N times for each request.
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
+    pub(crate) retry: Option<NonZeroU32>,
+
     /// Turn blocks of zeroes of so many bytes into holes: a power of 2 of at least 512, or 0 for none.
     /// The default is 4096, or the destination's preferred block size if that is larger.
     #[arg(short = 'S', long, value_name = "BYTES", value_parser = sparse)]
     pub(crate) sparse: Option<u64>,
+
+    /// Say at the end, on standard error, what was done.
+    #[arg(long)]
+    pub(crate) summary: bool,
 
     /// One request at a time, in order.
     #[arg(long)]
@@ -79,6 +136,13 @@ pub(crate) struct Options {
     /// Where to copy to.
     #[arg(value_name = "DESTINATION")]
     pub(crate) destination: OsString,
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    match command_line::size(text.strip_suffix("/s").unwrap_or(text))? {
+        0 => Err("must be at least one byte per second".into()),
+        rate => Ok(rate),
+    }
 }
 
 fn request_size(text: &str) -> Result<u64, String> {
@@ -112,6 +176,28 @@ mod tests {
         assert!(parse(&["a", "b", "--target-is-zero"]).unwrap().destination_is_zero);
         assert_eq!(parse(&["--progress=3", "a", "b"]).unwrap().progress.as_deref(), Some("3"));
         assert_eq!(parse(&["--progress", "a", "b"]).unwrap().source, "a");
+    }
+
+    #[test]
+    fn what_cannot_go_together_is_refused() {
+        let o = parse(&["--retry", "--rate=10M", "--checkpoint=c", "--incremental=b", "a", "b"]).unwrap();
+        assert_eq!((o.retry.unwrap().get(), o.rate), (10, Some(10 << 20)));
+        assert_eq!(o.checkpoint_interval, Duration::from_secs(5));
+        assert_eq!(parse(&["--retry=3", "a", "b"]).unwrap().retry.unwrap().get(), 3);
+        let hash = parse(&["--blkhash", "a", "b"]).unwrap().blkhash.unwrap();
+        assert_eq!(hash, None);
+        assert_eq!(parse(&["--blkhash=md5/4k", "a", "b"]).unwrap().blkhash.flatten().unwrap().block, 4096);
+        for bad in [
+            &["--checkpoint=c", "--blkhash"][..],
+            &["--incremental=b", "--manifest=m"],
+            &["--changed-since=m", "--incremental=b"],
+            &["--assume-same-source"],
+            &["--retry=0"],
+            &["--rate=0"],
+            &["--blkhash=x"],
+        ] {
+            assert!(parse(&[bad, &["a", "b"]].concat()).is_none(), "{bad:?}");
+        }
     }
 
     #[test]

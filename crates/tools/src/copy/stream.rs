@@ -3,8 +3,8 @@
 use crate::copy::{
     engine::Plan,
     map::{Map, Next, Piece, Regions},
-    progress::Progress,
     transfer::Ends,
+    watch::Watch,
     window::Flow,
 };
 use disk::{BufMut, Data, Disk, Error, Extents, Io, Piece as Bytes, Range, Result};
@@ -15,9 +15,9 @@ use std::{
     future::{Future, poll_fn},
     io::{self, Read, Write},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What is read from a stream at once, if there is so much.
@@ -68,7 +68,7 @@ fn writing(e: io::Error) -> Error {
 ///
 /// # Errors
 /// Either failed.
-pub(crate) fn pass_on(from: &Stream, to: &Stream, progress: &Progress) -> Result<u64> {
+pub(crate) fn pass_on(from: &Stream, to: &Stream, watch: &Watch) -> Result<u64> {
     let mut buffer = vec![0; CHUNK];
     let mut total = 0;
     loop {
@@ -79,9 +79,20 @@ pub(crate) fn pass_on(from: &Stream, to: &Stream, progress: &Progress) -> Result
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(reading(e)),
         };
+        if let Some(hashes) = &watch.hashes {
+            hashes.append(&Data::copy_from(&buffer[..n]));
+        }
         (&*to.file).write_all(&buffer[..n]).map_err(writing)?;
         total += n as u64;
-        progress.add(n as u64);
+        watch.tally.read.fetch_add(n as u64, Relaxed);
+        watch.tally.written.fetch_add(n as u64, Relaxed);
+        watch.progress.add(n as u64);
+        if let Some(pace) = &watch.pace {
+            pace.begun(n as u64, Instant::now());
+            while let Some(wait) = pace.wait(Instant::now()) {
+                std::thread::sleep(wait);
+            }
+        }
     }
 }
 
@@ -89,12 +100,12 @@ pub(crate) fn pass_on(from: &Stream, to: &Stream, progress: &Progress) -> Result
 ///
 /// # Errors
 /// The disk or the stream failed.
-pub(crate) fn out(plan: &Plan, from: &dyn Disk, to: &Stream, progress: &Progress) -> Result<()> {
+pub(crate) fn out(plan: &Plan, from: &dyn Disk, to: &Stream, watch: &Watch) -> Result<()> {
     let regions = Regions::new(from.facts().whole(), 1);
-    let ends = plan.ends(from, from);
+    let ends = plan.ends(from, from, watch);
     let map = Map::new(&regions, plan.cut(&ends), plan.extents && from.facts().extents);
     reactor::block_on(
-        Out { plan, from, to, map, flight: InFlight::new(), row: VecDeque::new(), first: 0 }.copy(progress),
+        Out { plan, from, to, map, flight: InFlight::new(), row: VecDeque::new(), first: 0 }.copy(watch),
     )
 }
 
@@ -136,8 +147,8 @@ impl Future for Ahead<'_> {
 }
 
 impl Out<'_> {
-    async fn copy(mut self, progress: &Progress) -> Result<()> {
-        let outcome = self.all(progress).await;
+    async fn copy(mut self, watch: &Watch) -> Result<()> {
+        let outcome = self.all(watch).await;
         if outcome.is_err() {
             self.let_answers_come().await;
         }
@@ -160,10 +171,13 @@ impl Out<'_> {
         .await;
     }
 
-    async fn all(&mut self, progress: &Progress) -> Result<()> {
+    async fn all(&mut self, watch: &Watch) -> Result<()> {
         loop {
             self.begin()?;
-            if self.write_what_is_ready(progress)? {
+            if self.write_what_is_ready(watch)? {
+                while let Some(wait) = watch.pace.as_ref().and_then(|pace| pace.wait(Instant::now())) {
+                    reactor::sleep(wait).await;
+                }
                 continue;
             }
             match self.flight.next().await {
@@ -188,11 +202,19 @@ impl Out<'_> {
     }
 
     /// Returns whether anything was written.
-    fn write_what_is_ready(&mut self, progress: &Progress) -> Result<bool> {
+    fn write_what_is_ready(&mut self, watch: &Watch) -> Result<bool> {
         let mut any = false;
         while let Some(Entry::Ready(data)) = self.row.front() {
+            if let Some(hashes) = &watch.hashes {
+                hashes.append(data);
+            }
             self.to.put(data)?;
-            progress.add(data.len());
+            if !data.says_zeroes() {
+                watch.tally.read.fetch_add(data.len(), Relaxed);
+                watch.pace.iter().for_each(|pace| pace.begun(data.len(), Instant::now()));
+            }
+            watch.tally.written.fetch_add(data.len(), Relaxed);
+            watch.progress.add(data.len());
             self.row.pop_front();
             self.first += 1;
             any = true;
@@ -233,14 +255,14 @@ impl Out<'_> {
 ///
 /// # Errors
 /// Either failed, or more came than the disk has room for.
-pub(crate) fn into(plan: &Plan, from: &Stream, to: &dyn Disk, progress: &Progress) -> Result<u64> {
+pub(crate) fn into(plan: &Plan, from: &Stream, to: &dyn Disk, watch: &Watch) -> Result<u64> {
     let flow = plan.flow(None);
-    let ends = plan.ends(to, to);
+    let ends = plan.ends(to, to, watch);
     let input = Arc::new(Input {
         ready: Readiness::new(from.file.clone()),
         stream: Stream { file: from.file.clone() },
     });
-    reactor::block_on(copy_in(plan, ends, &flow, &input, progress))
+    reactor::block_on(copy_in(plan, ends, &flow, &input, watch))
 }
 
 struct Input {
@@ -283,7 +305,7 @@ async fn copy_in<'a>(
     ends: Ends<'a>,
     flow: &'a Flow,
     input: &Input,
-    progress: &Progress,
+    watch: &Watch,
 ) -> Result<u64> {
     let facts = ends.to.facts();
     let chunk = ends.request_size as usize;
@@ -301,7 +323,7 @@ async fn copy_in<'a>(
             Some(event) => match event? {
                 Event::Written(len) => {
                     queued -= len;
-                    progress.add(len);
+                    watch.progress.add(len);
                 }
                 Event::Chunk(data) => {
                     reading = false;
@@ -319,11 +341,21 @@ async fn copy_in<'a>(
                         return Err(Error::new(disk::Errno::NOSPC, text));
                     }
                     at += len;
+                    watch.tally.read.fetch_add(len, Relaxed);
+                    if let Some(hashes) = &watch.hashes {
+                        hashes.append(&data);
+                    }
+                    if let Some(pace) = &watch.pace {
+                        pace.begun(len, Instant::now());
+                        while let Some(wait) = pace.wait(Instant::now()) {
+                            reactor::sleep(wait).await;
+                        }
+                    }
                     match ends.start_padded(range, data, flow).await? {
-                        None => progress.add(len),
+                        None => watch.progress.add(len),
                         Some(transfer) if plan.requests == 1 => {
                             transfer.await?;
-                            progress.add(len);
+                            watch.progress.add(len);
                         }
                         Some(transfer) => {
                             queued += len;
@@ -342,7 +374,7 @@ mod tests {
     use super::*;
     use crate::copy::{
         fake::{Fake, Seen, islands},
-        progress::Style,
+        progress::{Progress, Style},
         transfer::Zeroes,
     };
     use std::os::fd::OwnedFd;
@@ -357,6 +389,7 @@ mod tests {
             extents: true,
             zeroes: Zeroes::Hole,
             threads: 1,
+            unit: 1,
         }
     }
 
@@ -376,8 +409,8 @@ mod tests {
                 read.read_to_end(&mut all).unwrap();
                 all
             });
-            let progress = Progress::new(Style::Silent, None);
-            out(&Plan { requests, ..plan() }, &*from, &Stream::new(write), &progress).unwrap();
+            let watch = Watch::new(Progress::new(Style::Silent, None));
+            out(&Plan { requests, ..plan() }, &*from, &Stream::new(write), &watch).unwrap();
             assert!(reader.join().unwrap() == bytes);
             let read: u64 = source.seen().iter().map(|s| if let Seen::Read(r) = s { r.len } else { 0 }).sum();
             assert!(read < bytes.len() as u64);
@@ -397,8 +430,8 @@ mod tests {
                 }
             });
             let (to, destination) = Fake::new(vec![5; 131_072]).with_block(block).open();
-            let progress = Progress::new(Style::Silent, None);
-            let total = into(&Plan { requests, ..plan() }, &Stream::new(read), &*to, &progress).unwrap();
+            let watch = Watch::new(Progress::new(Style::Silent, None));
+            let total = into(&Plan { requests, ..plan() }, &Stream::new(read), &*to, &watch).unwrap();
             writer.join().unwrap();
             assert_eq!(total, 100_001);
             assert!(destination.bytes()[..bytes.len()] == bytes);
@@ -414,8 +447,8 @@ mod tests {
             let _ = write.write_all(&[1; 10_000]);
         });
         let (to, _) = Fake::new(vec![0; 5000]).open();
-        let progress = Progress::new(Style::Silent, None);
-        let e = into(&plan(), &Stream::new(read), &*to, &progress).unwrap_err();
+        let watch = Watch::new(Progress::new(Style::Silent, None));
+        let e = into(&plan(), &Stream::new(read), &*to, &watch).unwrap_err();
         assert_eq!(e.errno(), disk::Errno::NOSPC, "{e}");
         writer.join().unwrap();
     }
@@ -427,8 +460,8 @@ mod tests {
             .open();
         let (mut read, write) = pipe();
         let reader = std::thread::spawn(move || read.read_to_end(&mut Vec::new()).unwrap());
-        let progress = Progress::new(Style::Silent, Some(100_000));
-        assert!(out(&plan(), &*from, &Stream::new(write), &progress).is_err());
+        let watch = Watch::new(Progress::new(Style::Silent, Some(100_000)));
+        assert!(out(&plan(), &*from, &Stream::new(write), &watch).is_err());
         assert!(reader.join().unwrap() < 100_000);
     }
 }

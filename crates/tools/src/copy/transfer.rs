@@ -1,10 +1,11 @@
 //! One piece on its way: a read that becomes writes, or zeroes.
 
-use crate::copy::{map::Piece, window::Flow};
+use crate::copy::{map::Piece, watch::Watch, window::Flow};
 use disk::{Data, Disk, Errno, Error, Io, Range, Result, WriteFlags, ZeroFlags, data};
 use std::{
     future::Future,
     pin::Pin,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
     time::Instant,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Ends<'a> {
     pub(crate) request_size: u64,
     /// Never more than one request in flight.
     pub(crate) one_by_one: bool,
+    /// Hears of what is read, and counts.
+    pub(crate) watch: &'a Watch,
 }
 
 /// A piece that is being copied. Finishes when all its writes have.
@@ -64,10 +67,15 @@ impl<'a> Ends<'a> {
     pub(crate) fn start(self, piece: Piece, flow: &'a Flow) -> Result<Option<Transfer<'a>>> {
         let (range, step) = match piece {
             Piece::Zero(range) => {
+                self.watch.has_zeroes(range);
                 (range, self.write_zero(range).map(|write| Step::Write(write, Vec::new(), 0)))
             }
             Piece::Data(range) => match self.from.read(range) {
-                Io::Ready(data) => (range, self.write(range, &data.map_err(reading)?)),
+                Io::Ready(data) => {
+                    let data = data.map_err(reading)?;
+                    self.has_read(range, &data);
+                    (range, self.write(range, &data))
+                }
                 later => {
                     flow.read_began(range.len);
                     (range, Some(Step::Read(later, Instant::now())))
@@ -76,6 +84,14 @@ impl<'a> Ends<'a> {
         };
         let Some(step) = step else { return Ok(None) };
         Transfer::new(self, flow, range, step)
+    }
+
+    fn has_read(self, range: Range, data: &Data) {
+        self.watch.tally.read.fetch_add(range.len, Relaxed);
+        // Another length is an error, which is told where it is written.
+        if data.len() == range.len {
+            self.watch.has_data(range.start, data);
+        }
     }
 
     /// Starts to write data that were read elsewhere, as [`Ends::start`].
@@ -114,6 +130,9 @@ impl<'a> Ends<'a> {
     }
 
     fn write_zero(self, range: Range) -> Option<Write<'a>> {
+        let tally = &self.watch.tally;
+        let count = if self.zeroes == Zeroes::Skip { &tally.skipped } else { &tally.zeroed };
+        count.fetch_add(range.len, Relaxed);
         let may_trim = match self.zeroes {
             Zeroes::Skip => return None,
             Zeroes::Hole => true,
@@ -140,6 +159,7 @@ impl<'a> Ends<'a> {
     }
 
     fn write_data(self, at: u64, data: Data) -> Write<'a> {
+        self.watch.tally.written.fetch_add(data.len(), Relaxed);
         Write { zero: None, io: Some(self.to.write(at, data, WriteFlags::default())) }
     }
 
@@ -316,6 +336,7 @@ impl Future for Transfer<'_> {
                         Poll::Ready(data) => data.map_err(reading)?,
                     };
                     me.flow.read_ended(me.range.len, *began);
+                    me.ends.has_read(me.range, &data);
                     me.step = me.ends.write(me.range, &data).unwrap_or(Step::Done);
                     me.step.began(me.flow);
                 }

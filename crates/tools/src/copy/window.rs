@@ -3,10 +3,9 @@
 //! Between neighbours few are best: what is in flight then stays in the CPU's cache, and memory small. Where answers
 //! take long, more in flight means faster. So the window begins small and is doubled while that helps.
 
-use client::RemoteDisk;
+use crate::copy::nbd::Link;
 use std::{
     cell::{Cell, RefCell},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -102,12 +101,12 @@ pub(crate) struct Flow {
     writing: Cell<u64>,
     most: u64,
     /// The destination, where it has a queue.
-    to: Option<Arc<RemoteDisk>>,
+    to: Option<Link>,
 }
 
 impl Flow {
     /// Reads in flight begin with `window` bytes; neither reads nor writes exceed `most`.
-    pub(crate) fn new(window: u64, most: u64, to: Option<Arc<RemoteDisk>>) -> Flow {
+    pub(crate) fn new(window: u64, most: u64, to: Option<Link>) -> Flow {
         let reads = RefCell::new(Window::new(window, most, Instant::now()));
         Flow { reads, writing: Cell::new(0), most, to }
     }

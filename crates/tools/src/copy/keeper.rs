@@ -1,0 +1,77 @@
+//! Sees to it, while a copy goes on, that little of it can be lost: flushes the destination from time to time, and notes
+//! in a checkpoint what is safe.
+
+use crate::copy::{checkpoint::Checkpoint, engine::Lane, ranges::Ranges, watch::Watch};
+use anyhow::{Context, Result};
+use disk::Error;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// One copy's.
+pub(crate) struct Keeper<'a> {
+    lanes: &'a [Lane],
+    watch: &'a Watch,
+    interval: Duration,
+    /// Where to note it, and what besides.
+    checkpoint: Option<(PathBuf, Checkpoint)>,
+    /// What was noted last.
+    safe: Mutex<Ranges>,
+}
+
+impl<'a> Keeper<'a> {
+    pub(crate) fn new(
+        lanes: &'a [Lane],
+        watch: &'a Watch,
+        interval: Duration,
+        checkpoint: Option<(PathBuf, Checkpoint)>,
+    ) -> Keeper<'a> {
+        let safe = checkpoint.as_ref().map(|(_, checkpoint)| checkpoint.done()).unwrap_or_default();
+        Keeper { lanes, watch, interval, checkpoint, safe: Mutex::new(safe) }
+    }
+
+    /// Does so from time to time. Ends only when it fails.
+    pub(crate) async fn keep(&self) -> Error {
+        loop {
+            reactor::sleep(self.interval).await;
+            if let Err(e) = self.save().await {
+                return Error::io(format!("{e:#}"));
+            }
+        }
+    }
+
+    /// Does so now.
+    ///
+    /// # Errors
+    /// The destination cannot be flushed, or the checkpoint not be written.
+    pub(crate) async fn save(&self) -> Result<()> {
+        // In this order: what is copied after the flush began is not safe yet.
+        let mut done = self.watch.so_far();
+        if *self.safe.lock().unwrap_or_else(PoisonError::into_inner) == done {
+            return Ok(());
+        }
+        for lane in self.lanes.iter().filter(|lane| lane.to.facts().flush) {
+            lane.to.flush().await.context("flushing the destination")?;
+        }
+        for link in self.lanes.iter().filter_map(|lane| lane.server.as_ref()) {
+            done.remove_all(&link.lost());
+        }
+        if let Some((path, checkpoint)) = &self.checkpoint {
+            let (path, mut checkpoint) = (path.clone(), checkpoint.clone());
+            checkpoint.set_done(&done);
+            reactor::unblock(move || checkpoint.save(&path)).await.map_err(Error::from)??;
+        }
+        *self.safe.lock().unwrap_or_else(PoisonError::into_inner) = done;
+        Ok(())
+    }
+
+    /// The copy ends early: what is safe now is safe.
+    ///
+    /// # Errors
+    /// As [`Keeper::save`].
+    pub(crate) fn save_at_the_end(&self) -> Result<()> {
+        reactor::block_on(self.save())
+    }
+}
