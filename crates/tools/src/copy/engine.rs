@@ -273,7 +273,8 @@ impl<'a> Worker<'a> {
                 }
                 if let Some(wait) = pace.wait(Instant::now()) {
                     self.resting = true;
-                    return Ok(self.flight.push(Task::Rest(reactor::sleep(wait))));
+                    self.flight.push(Task::Rest(reactor::sleep(wait)));
+                    return Ok(());
                 }
             }
             let Next::Piece(piece) = self.map.next() else { return Ok(()) };

@@ -262,7 +262,7 @@ impl Hashes {
                 Piece::Bytes(bytes) => self.append_bytes(bytes),
                 Piece::Zeroes(mut len) => {
                     let at = self.state().at;
-                    if at % self.way.block == 0 && len >= self.way.block {
+                    if at.is_multiple_of(self.way.block) && len >= self.way.block {
                         let whole = len / self.way.block * self.way.block;
                         self.zeroes(Range::new(at, whole));
                         self.state().at += whole;
