@@ -19,6 +19,9 @@ extern "C" fn note(signal: libc::c_int) {
     }
 }
 
+/// For a signal whose cause is told by an error as well. Unlike SIG_IGN, programs that are run do not inherit it.
+extern "C" fn pass_over(_: libc::c_int) {}
+
 /// Signals that have come and not been acted upon.
 pub(crate) struct Signals {
     reader: File,
@@ -26,18 +29,20 @@ pub(crate) struct Signals {
 
 /// From now on signals that ask to end (SIGHUP, SIGINT, SIGQUIT, SIGTERM) or for a new log file (SIGUSR1) are kept until
 /// [`Signals::watch`]. Call it once, before clients can see the server: whoever sees it may also want it to end. A process
-/// that is forked off shares what comes.
+/// that is forked off shares what comes. A write beyond a limit of file sizes is an error from now on, and not the end.
 pub(crate) fn keep() -> io::Result<Signals> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // A handler must never sleep: with a full pipe the thread knows anyway.
     rustix::io::ioctl_fionbio(&writer, true)?;
     PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1] {
-        // SAFETY: the zeroed structure with a handler, an empty mask and SA_RESTART is a valid action; the handler
-        // does only what handlers may do.
+    let kept = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1];
+    for signal in kept.into_iter().chain([libc::SIGXFSZ]) {
+        let handler: extern "C" fn(libc::c_int) = if signal == libc::SIGXFSZ { pass_over } else { note };
+        // SAFETY: the zeroed structure with a handler, an empty mask and SA_RESTART is a valid action; the handlers
+        // do only what handlers may do.
         let set = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_sigaction = handler as libc::sighandler_t;
             action.sa_flags = libc::SA_RESTART;
             libc::sigemptyset(&raw mut action.sa_mask);
             libc::sigaction(signal, &raw const action, std::ptr::null_mut())
