@@ -133,10 +133,21 @@ impl Subject {
         Ok(Subject { backend, below, expect, own_storage, read_only, again: None, _keep: keep })
     }
 
-    /// The same filter with the same parameters over another disk.
-    pub fn over(&self, below: Fake) -> Arc<dyn Backend> {
+    /// The same filter with the same parameters over another disk. What the first one keeps in files it finds as it is
+    /// now: in a copy, as after the end of the server.
+    pub fn over(&self, below: Fake) -> (Arc<dyn Backend>, impl Any) {
         let (entry, args) = self.again.as_ref().expect("a filter");
-        entry.start(&mut args.clone(), below.backend()).expect("it started before")
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let copied = args.iter().enumerate().map(|(i, arg)| {
+            let own = dir.path().join(i.to_string());
+            let value = match std::fs::copy(&arg.value, &own) {
+                Ok(_) => own.display().to_string(),
+                Err(_) => arg.value.clone(),
+            };
+            (arg.key.clone(), value)
+        });
+        let backend = entry.start(&mut Args::new(copied), below.backend()).expect("it started before");
+        (backend, dir)
     }
 
     /// Opens the default export, as connection `connection`.

@@ -75,7 +75,7 @@ pub(super) fn power_loss(subject: &Subject, seed: u64) {
             }
         }
         if random.once_in(8) {
-            let after = subject.over(below.after_power_loss());
+            let (after, _files) = subject.over(below.after_power_loss());
             let client = Client::default();
             possible.check(&*soon(after.open(&client)).expect("opens after a loss of power"));
         }
