@@ -5,7 +5,9 @@ mod blocksize;
 mod blocksize_policy;
 mod cache;
 mod cacheextents;
+mod cbt;
 mod checkwrite;
+mod control;
 mod count;
 mod cow;
 mod ddrescue;
@@ -17,6 +19,7 @@ mod exitwhen;
 mod exportname;
 mod extentlist;
 mod fua;
+mod gate;
 mod ip;
 mod limit;
 mod log;
@@ -31,7 +34,6 @@ mod offset;
 mod on_read;
 mod openonce;
 mod pause;
-mod per_thread;
 mod protect;
 mod rate;
 mod readahead;
@@ -60,6 +62,7 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<blocksize_policy::BlockSizePolicy>(),
     FilterEntry::of::<cache::CacheFilter>(),
     FilterEntry::of::<cacheextents::CacheExtents>(),
+    FilterEntry::of::<cbt::Cbt>(),
     FilterEntry::of::<checkwrite::CheckWrite>(),
     FilterEntry::of::<count::Count>(),
     FilterEntry::of::<cow::Cow>(),
@@ -120,6 +123,13 @@ pub fn try_list(text: &str) {
         'm' => map::try_moves(rest),
         _ => protect::try_parts(rest),
     }
+}
+
+/// For the fuzzer: reads what is said to be the header of a file of `cbt`, as it is and as the body of one whose length and
+/// sum are right. Panics when it is written in another way than it was read.
+#[doc(hidden)]
+pub fn try_cbt_header(bytes: &[u8]) {
+    cbt::try_header(bytes);
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ fn main() -> ExitCode {
                 Model,
             ),
             Case::new("cacheextents", &[], Model),
+            Case::new("cbt", &[("cbt-name", "a"), ("cbt-name", "b")], Model).with(|| file("cbt-file")),
+            Case::new("cbt", &[("cbt-name", "a"), ("cbt-granularity", "512")], Model)
+                .with(|| file("cbt-file")),
             Case::new("checkwrite", &[], Verifying).with_own_storage(),
             Case::new("count", &[], Model),
             Case::new("cow", &[], Model).with_own_storage(),

@@ -42,31 +42,6 @@ fn requests_wait_until_they_may_go_on() {
 }
 
 #[test]
-fn a_pause_begins_when_all_under_way_is_done() {
-    let gate = Arc::<Gate>::default();
-    let traffic = Arc::<AtomicUsize>::default();
-    gate.members().push(Arc::downgrade(&traffic));
-    let passing = Passing { traffic, gate: gate.clone() };
-    let way = passing.enter().unwrap();
-    let closed = Arc::new(AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let (told, gate) = (closed.clone(), gate.clone());
-        let closing = scope.spawn(move || {
-            let guard = gate.close();
-            told.store(true, SeqCst);
-            guard
-        });
-        while passing.enter().is_some() {
-            std::thread::yield_now();
-        }
-        assert!(!closed.load(SeqCst));
-        drop(way);
-        drop(closing.join().unwrap());
-    });
-    assert!(passing.enter().is_some());
-}
-
-#[test]
 fn a_socket_that_cannot_be_made_is_refused() {
     let layer = layer::<Pause>(&["pause-control=/nonexistent/socket"], &Memory::new(vec![])).unwrap();
     let why = layer.get_ready().unwrap_err().to_string();
