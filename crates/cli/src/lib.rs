@@ -49,12 +49,15 @@ Usage: diskpipe COMMAND [ARGUMENT...]
 Commands:
   serve           serve a disk (also under the name nbdkit)
   explain         show what serve would serve with the same arguments
+  cat             write files in the file system on a disk to standard output
   copy            copy a disk (also under the name nbdcopy)
+  cp              copy files out of the file system on a disk
   diff            show where two disks differ
   discard         give the space of a disk back (also under the name nbddiscard)
   dump            show the content of a disk (also under the name nbddump)
   info            show what a disk is (also under the name nbdinfo)
   keygen          make keys for TLS
+  ls              list directories of the file system on a disk, or its partitions
   map             draw where a disk has data, or where two disks differ
   mount           show a disk as a file (also under the name nbdfuse)
   resize          change the size of a disk that is served

@@ -5,7 +5,7 @@
 mod color;
 mod content;
 mod describe;
-mod json;
+pub(crate) mod json;
 mod map;
 mod options;
 mod query;

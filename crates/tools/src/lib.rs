@@ -4,13 +4,16 @@
 //! `command` from which manual pages and completions are made, and a manual.
 #![forbid(unsafe_code)]
 
+pub mod cat;
 mod command_line;
 pub mod copy;
+pub mod cp;
 pub mod diff;
 pub mod dump;
 pub mod erase;
 pub mod info;
 pub mod keygen;
+pub mod ls;
 pub mod map;
 #[cfg(feature = "mount")]
 pub mod mount;
@@ -18,6 +21,7 @@ mod picture;
 pub mod resize;
 pub mod shell;
 mod size;
+mod volume;
 mod walk;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -37,7 +41,14 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 10 + cfg!(feature = "mount") as usize] = [
+pub const TOOLS: [Tool; 13 + cfg!(feature = "mount") as usize] = [
+    Tool {
+        name: "cat",
+        alias: None,
+        manual: include_str!("cat/cat.md"),
+        command: cat::command,
+        main: cat::main,
+    },
     Tool {
         name: "copy",
         alias: Some("nbdcopy"),
@@ -45,6 +56,7 @@ pub const TOOLS: [Tool; 10 + cfg!(feature = "mount") as usize] = [
         command: copy::command,
         main: copy::main,
     },
+    Tool { name: "cp", alias: None, manual: include_str!("cp/cp.md"), command: cp::command, main: cp::main },
     Tool {
         name: "diff",
         alias: None,
@@ -80,6 +92,7 @@ pub const TOOLS: [Tool; 10 + cfg!(feature = "mount") as usize] = [
         command: keygen::command,
         main: keygen::main,
     },
+    Tool { name: "ls", alias: None, manual: include_str!("ls/ls.md"), command: ls::command, main: ls::main },
     Tool {
         name: "map",
         alias: None,
