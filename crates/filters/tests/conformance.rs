@@ -48,6 +48,8 @@ fn main() -> ExitCode {
             Case::new("cow", &[("cow-block-size", "64K"), ("cow-on-cache", "true")], Model)
                 .with_own_storage(),
             Case::new("cow", &[("cow-on-read", "true")], Model).with_own_storage(),
+            Case::new("cow", &[], Model).with(|| file("cow-file")).with_own_storage(),
+            Case::new("cow", &[], Model).with(|| directory("cow-per-client")).with_own_storage(),
             Case::new("ddrescue", &[], ReadOnly).with(|| list("ddrescue-mapfile", "0 + 1\n0 0x200000 +\n")),
             Case::new("delay", &[("rdelay", "1ms"), ("wdelay", "1ms")], Model),
             Case::new("error", &[("error", "EIO"), ("error-rate", "0%")], Model),
@@ -127,6 +129,12 @@ fn file(key: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("file").display().to_string();
     (vec![(key.to_owned(), path)], Box::new(dir))
+}
+
+/// A parameter that names an empty directory.
+fn directory(key: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    (vec![(key.to_owned(), dir.path().display().to_string())], Box::new(dir))
 }
 
 /// A parameter that names a file with this text.

@@ -10,6 +10,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// A file that is kept, and locked as long as this lives.
@@ -107,6 +108,19 @@ pub fn open(path: &Path, write: bool) -> Result<Blocks> {
 }
 
 fn open_here(path: &Path, write: bool) -> Result<Blocks> {
+    Blocks::open(Arc::new(named(path, write)?), write)
+}
+
+/// What the store in a file says of itself, without a look at its blocks.
+///
+/// # Errors
+/// As of `open`.
+pub fn header(path: &Path) -> Result<Header> {
+    let header = named(path, false).and_then(|named| crate::journal::read_header(&named));
+    header.map(|(header, _)| header).map_err(|e| e.context(path.display()))
+}
+
+fn named(path: &Path, write: bool) -> Result<Named> {
     // Without NONBLOCK, opening a pipe would wait for somebody at its other end.
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)?;
@@ -114,8 +128,7 @@ fn open_here(path: &Path, write: bool) -> Result<Blocks> {
         return Err(Error::invalid("not a regular file"));
     }
     lock(&file, write)?;
-    let named = Named { file, path: path.to_owned() };
-    Blocks::open(std::sync::Arc::new(named), write)
+    Ok(Named { file, path: path.to_owned() })
 }
 
 /// Makes a store in a file that is not there yet. A crash leaves a whole store or none. Of the header, the log's
@@ -135,7 +148,7 @@ fn create_here(path: &Path, header: Header) -> Result<Blocks> {
     let temporary = tempfile::Builder::new().prefix(".diskpipe-").suffix(".new").tempfile_in(dir)?;
     lock(temporary.as_file(), true)?;
     let named = Named { file: temporary.as_file().try_clone()?, path: path.to_owned() };
-    let blocks = Blocks::create(std::sync::Arc::new(named), header)?;
+    let blocks = Blocks::create(Arc::new(named), header)?;
     temporary.persist_noclobber(path).map_err(|e| e.error)?;
     sync_dir(dir)?;
     Ok(blocks)

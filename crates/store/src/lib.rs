@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+pub mod chain;
 mod changes;
 pub mod crash;
 pub mod file;

@@ -1,6 +1,6 @@
 //! The disk that one connection has: the base with the overlay over it.
 
-use super::{Cow, Overlay};
+use super::{Cow, Overlay, kept::Leave};
 use disk::{
     BufMut, Data, Disk, Errno, Error, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags,
 };
@@ -14,7 +14,11 @@ pub(super) struct Layer {
     pub(super) facts: Facts,
     pub(super) overlay: Arc<Overlay>,
     pub(super) base: Arc<dyn Disk>,
-    pub(super) params: Arc<Cow>,
+    /// What says when the overlay is filled without being written to; `None`: never, it is only read.
+    pub(super) fills: Option<Arc<Cow>>,
+    /// Comes after `overlay`: whoever leaves last closes it.
+    #[expect(dead_code, reason = "it works by being dropped")]
+    pub(super) leave: Option<Leave>,
 }
 
 /// A change under way: bytes to be written, or a range to become zero (`data` is `None`).
@@ -78,7 +82,7 @@ impl Layer {
                 self.overlay.store().read(self.overlay.place(leaf, part.start), part.len).into()
             }
             State::Zero => Io::ok(Data::zeroes(part.len)),
-            _ if self.params.cow_on_read.now() => self.read_and_keep(part),
+            _ if self.fills.as_ref().is_some_and(|fills| fills.cow_on_read.now()) => self.read_and_keep(part),
             _ => self.base.read(part),
         }
     }
@@ -256,6 +260,19 @@ impl Layer {
         Ok(())
     }
 
+    /// What was changed is answered for, and if need be made stable before. A temporary overlay is as stable as it
+    /// will ever be: it is gone after a crash.
+    fn stable<'a>(&'a self, changed: Io<'a, ()>, wanted: bool) -> Io<'a, ()> {
+        if !wanted || !self.overlay.blocks.is_kept() {
+            return changed;
+        }
+        Io::later(async move {
+            changed.await?;
+            let overlay = self.overlay.clone();
+            reactor::unblock(move || overlay.blocks.sync()).await?
+        })
+    }
+
     async fn all_extents(&self, r: Range, limit: usize) -> Result<Extents> {
         let mut out = Extents::new();
         // One more than asked for tells that the last one asked for is whole.
@@ -305,14 +322,13 @@ impl Disk for Layer {
         })
     }
 
-    /// Stable as it will ever be when it is answered, like all changes here: the overlay is gone after a crash.
-    fn write(&self, at: u64, data: Data, _: WriteFlags) -> Io<'_, ()> {
-        self.change(Change::write(at, data))
+    fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
+        self.stable(self.change(Change::write(at, data)), flags.fua)
     }
 
     fn zero(&self, r: Range, flags: ZeroFlags) -> Io<'_, ()> {
         if flags.may_trim {
-            return self.change(Change::zero(r));
+            return self.stable(self.change(Change::zero(r)), flags.fua);
         }
         // Without holes, zeroes take their room like other bytes.
         if flags.fast {
@@ -320,30 +336,32 @@ impl Disk for Layer {
                 .into();
         }
         if r.len <= KEEP_AT_ONCE {
-            return self.change(Change::write(r.start, Data::zeroes(r.len)));
+            return self.stable(self.change(Change::write(r.start, Data::zeroes(r.len))), flags.fua);
         }
-        Io::later(async move {
+        let zeroed = Io::later(async move {
             for part in r.split_at_multiples(KEEP_AT_ONCE) {
                 self.change(Change::write(part.start, Data::zeroes(part.len))).await?;
             }
             Ok(())
-        })
+        });
+        self.stable(zeroed, flags.fua)
     }
 
     /// Blocks that are trimmed only in part stay as they are.
-    fn trim(&self, r: Range, _: WriteFlags) -> Io<'_, ()> {
-        match self.overlay.blocks_within(r) {
+    fn trim(&self, r: Range, flags: WriteFlags) -> Io<'_, ()> {
+        let trimmed = match self.overlay.blocks_within(r) {
             Some(whole) => self.change(Change::zero(whole)),
             None => Io::ok(()),
-        }
+        };
+        self.stable(trimmed, flags.fua)
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        Io::ok(())
+        self.stable(Io::ok(()), true)
     }
 
     fn cache(&self, r: Range) -> Io<'_, ()> {
-        let keep = self.params.cow_on_cache;
+        let keep = self.fills.as_ref().is_some_and(|fills| fills.cow_on_cache);
         if !self.facts.cache {
             return Error::new(Errno::NOTSUP, "the disk below cannot cache").into();
         }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::testing::{Memory, Random, layer, noise, open, opened, over};
-use disk::{Data, Errno, Extents, Kind as Extent, WriteFlags, ZeroFlags};
+use disk::{Data, Errno, Extents, Kind as Extent, Range, WriteFlags, ZeroFlags};
+
+mod kept;
 
 const F: WriteFlags = WriteFlags { fua: false };
 const TRIM: ZeroFlags = ZeroFlags { fua: false, may_trim: true, fast: false };
