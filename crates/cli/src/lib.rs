@@ -60,6 +60,7 @@ Commands:
   ls              list directories of the file system on a disk, or its partitions
   map             draw where a disk has data, or where two disks differ
   mount           show a disk as a file (also under the name nbdfuse)
+  overlay         look at, compare, commit and fork what the filter cow keeps
   resize          change the size of a disk that is served
   shell           talk to servers in Python (also under the name nbdsh)
   zero            overwrite a disk with zeroes (also under the name nbdzero)

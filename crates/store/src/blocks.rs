@@ -235,13 +235,15 @@ impl Blocks {
         }
     }
 
-    /// Forgets all blocks, and gives their room back.
+    /// Forgets all blocks, and what it stood on, and gives their room back: the disk below, of this identity, has them
+    /// now.
     ///
     /// # Errors
-    /// Those of the medium; then all blocks are still there.
-    pub fn clear(self) -> Result<()> {
+    /// The identity is too long; those of the medium. Then all blocks are still there.
+    pub fn clear(self, identity: &str) -> Result<()> {
+        fits(identity)?;
         if let Some(mut log) = self.kept.as_ref().and_then(Blocks::log) {
-            log.journal.empty(&*self.medium, &self.next)?;
+            log.journal.empty(&*self.medium, &self.next, identity)?;
         }
         // Only now: until then, the log says that they are here.
         self.map.walk(|_, spot| {
@@ -257,9 +259,7 @@ impl Blocks {
     /// # Errors
     /// It is too long; those of the medium.
     pub fn set_identity(&self, identity: &str) -> Result<()> {
-        if identity.len() > LONGEST {
-            return Err(Error::invalid(format!("an identity of {} bytes is too long", identity.len())));
-        }
+        fits(identity)?;
         match self.kept.as_ref().and_then(Blocks::log) {
             Some(mut log) => {
                 log.journal.write_header(&*self.medium, |header| header.identity = identity.to_owned())
@@ -271,5 +271,12 @@ impl Blocks {
     /// Which store it is; `None` if it is temporary.
     pub fn id(&self) -> Option<Id> {
         self.header().map(|header| header.id)
+    }
+}
+
+fn fits(identity: &str) -> Result<()> {
+    match identity.len() {
+        ..=LONGEST => Ok(()),
+        len => Err(Error::invalid(format!("an identity of {len} bytes is too long"))),
     }
 }

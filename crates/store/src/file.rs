@@ -137,19 +137,30 @@ fn named(path: &Path, write: bool) -> Result<Named> {
 /// # Errors
 /// With the path: it is there (`EEXIST`), or cannot be made.
 pub fn create(path: &Path, header: Header) -> Result<Blocks> {
-    create_here(path, header).map_err(|e| e.context(path.display()))
+    create_here(path, header, false).map_err(|e| e.context(path.display()))
 }
 
-fn create_here(path: &Path, header: Header) -> Result<Blocks> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+/// As [`create`], in the place of a file that is there: the name is of the one or of the other, at every moment.
+///
+/// # Errors
+/// With the path, that it cannot be made.
+pub fn replace(path: &Path, header: Header) -> Result<Blocks> {
+    create_here(path, header, true).map_err(|e| e.context(path.display()))
+}
+
+/// The directory that a file is in.
+pub fn directory(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn create_here(path: &Path, header: Header, replaces: bool) -> Result<Blocks> {
+    let dir = directory(path);
     let temporary = tempfile::Builder::new().prefix(".diskpipe-").suffix(".new").tempfile_in(dir)?;
     lock(temporary.as_file(), true)?;
     let named = Named { file: temporary.as_file().try_clone()?, path: path.to_owned() };
     let blocks = Blocks::create(Arc::new(named), header)?;
-    temporary.persist_noclobber(path).map_err(|e| e.error)?;
+    let named = if replaces { temporary.persist(path) } else { temporary.persist_noclobber(path) };
+    named.map_err(|e| e.error)?;
     sync_dir(dir)?;
     Ok(blocks)
 }

@@ -273,7 +273,7 @@ impl Journal {
         if self.at + changed.size() > self.header.log.end() {
             let whole = Payloads::whole(map);
             self.stable(medium)?;
-            return self.renew(medium, &whole, next);
+            return self.renew(medium, &whole, next, |_| {});
         }
         self.stable(medium)?;
         for payload in changed.0 {
@@ -288,7 +288,13 @@ impl Journal {
     }
 
     /// Begins a new log that says everything.
-    fn renew(&mut self, medium: &dyn Medium, whole: &Payloads, next: &AtomicU64) -> Result<()> {
+    fn renew(
+        &mut self,
+        medium: &dyn Medium,
+        whole: &Payloads,
+        next: &AtomicU64,
+        change: impl FnOnce(&mut Header),
+    ) -> Result<()> {
         let size = whole.size();
         let spare = self.header.spare;
         let log = if spare.len >= LOG && spare.len >= 2 * size {
@@ -310,14 +316,18 @@ impl Journal {
         self.write_header(medium, |header| {
             header.spare = header.log;
             (header.log, header.epoch, header.batches) = (log, epoch, batches);
+            change(header);
         })?;
         (self.at, self.number) = (at, batches);
         Ok(())
     }
 
-    /// Begins an empty log: no block is here any more.
-    pub(crate) fn empty(&mut self, medium: &dyn Medium, next: &AtomicU64) -> Result<()> {
-        self.renew(medium, &Payloads::default(), next)
+    /// Begins an empty log: no block is here any more, nor in a parent.
+    pub(crate) fn empty(&mut self, medium: &dyn Medium, next: &AtomicU64, identity: &str) -> Result<()> {
+        self.renew(medium, &Payloads::default(), next, |header| {
+            header.parent = None;
+            header.identity = identity.to_owned();
+        })
     }
 
     /// What is in the log now must be there later.

@@ -291,9 +291,10 @@ fn closed_in_good_order_it_notices_when_the_end_of_its_log_is_lost() {
 fn a_cleared_store_is_empty_and_a_frozen_one_is_only_read() {
     let (fake, store) = create(3000);
     (0..2000).step_by(99).for_each(|at| write(&store, at, 1));
-    store.clear().unwrap();
+    store.clear("new").unwrap();
     let (fake, store) = open(fake.bytes()).unwrap();
     assert_eq!(store.totals(), crate::Totals::default());
+    assert_eq!(store.header().unwrap().identity, "new");
     write(&store, 5, 5);
     store.freeze().unwrap();
     let why = open(fake.bytes()).err().unwrap().to_string();

@@ -17,6 +17,7 @@ pub mod ls;
 pub mod map;
 #[cfg(feature = "mount")]
 pub mod mount;
+pub mod overlay;
 mod picture;
 pub mod resize;
 pub mod shell;
@@ -41,7 +42,7 @@ pub struct Tool {
 }
 
 /// All tools, sorted.
-pub const TOOLS: [Tool; 13 + cfg!(feature = "mount") as usize] = [
+pub const TOOLS: [Tool; 14 + cfg!(feature = "mount") as usize] = [
     Tool {
         name: "cat",
         alias: None,
@@ -107,6 +108,13 @@ pub const TOOLS: [Tool; 13 + cfg!(feature = "mount") as usize] = [
         manual: include_str!("mount/mount.md"),
         command: mount::command,
         main: mount::main,
+    },
+    Tool {
+        name: "overlay",
+        alias: None,
+        manual: include_str!("overlay/overlay.md"),
+        command: overlay::command,
+        main: overlay::main,
     },
     Tool {
         name: "resize",

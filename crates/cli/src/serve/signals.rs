@@ -51,11 +51,6 @@ pub(crate) fn keep() -> io::Result<Signals> {
             return Err(io::Error::last_os_error());
         }
     }
-    // A write that a limit on the size of files forbids shall fail, as one to a full disk does, and end nothing.
-    // SAFETY: to ignore a signal is always possible.
-    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
-        return Err(io::Error::last_os_error());
-    }
     Ok(Signals { reader: File::from(reader) })
 }
 
