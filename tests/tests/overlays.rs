@@ -240,3 +240,91 @@ fn every_client_has_a_disk_of_its_own_and_finds_it_again() {
     files.sort();
     assert_eq!(files, ["vm1.cow", "vm2.cow", "vm3.cow", "vm4.cow"]);
 }
+
+#[test]
+fn forks_of_forks_are_served_and_committed() {
+    needs!("qemu-io");
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    let base = vec![7u8; 4 << 20];
+    fs::write(at("base"), &base).unwrap();
+    let overlay = |words: &str| Run::diskpipe().words("overlay").words(words).in_directory(dir.path()).text();
+    let write = |server: &Server, command: &str| {
+        Run::new("qemu-io")
+            .words("-f raw")
+            .args(["-c", command, "-c", "flush"])
+            .arg(server.uri())
+            .end()
+            .good();
+    };
+    let read = |server: &Server| {
+        Run::diskpipe().words("copy").arg(server.uri()).arg(at("copy")).end().good();
+        fs::read(at("copy")).unwrap()
+    };
+    let mut expected = base.clone();
+    for i in 0..4 {
+        let server = serve(dir.path(), "");
+        write(&server, &format!("write -P {i} {}k 100k", i * 60));
+        expected[(i * 60) << 10..(i * 60 + 100) << 10].fill(i as u8);
+        kill(server);
+        overlay(&format!("fork changes fork{i}"));
+    }
+    let server = serve(dir.path(), "");
+    assert!(read(&server) == expected);
+    write(&server, "write -z -u 1M 1M");
+    kill(server);
+    assert_eq!(overlay("diff changes fork3"), "   1048576     1048576  changed\n");
+    expected[1 << 20..2 << 20].fill(0);
+    // Written to a disk of its own, over NBD: the forks keep theirs.
+    fs::write(at("other"), &base).unwrap();
+    let other = Server::ours(&format!("file {}", at("other").display()));
+    let before = overlay("info --json changes");
+    Run::diskpipe()
+        .words("overlay commit --force changes")
+        .arg(other.uri())
+        .in_directory(dir.path())
+        .end()
+        .good();
+    drop(other);
+    assert!(fs::read(at("other")).unwrap() == expected);
+    assert!(before.contains("\"zero-blocks\": 256,") && before.matches("\"file\"").count() == 5, "{before}");
+    assert!(overlay("info changes").contains("zero: 0 blocks"));
+    fs::rename(at("fork3"), at("changes")).unwrap();
+    expected[1 << 20..2 << 20].fill(7);
+    assert!(read(&serve(dir.path(), "")) == expected);
+}
+
+#[test]
+fn a_commit_that_was_killed_is_begun_again() {
+    needs!("qemu-io");
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("base"), vec![7u8; 4 << 20]).unwrap();
+    let server = serve(dir.path(), "");
+    Run::new("qemu-io")
+        .words("-f raw")
+        .args(["-c", "write -P 1 0 3M", "-c", "flush"])
+        .arg(server.uri())
+        .end()
+        .good();
+    drop(server);
+    // The disk below takes its time, and goes away in the middle.
+    let slow = Server::ours(&format!("--filter=delay file {} wdelay=200ms", at("base").display()));
+    let mut commit =
+        Run::diskpipe().words("overlay commit changes").arg(slow.uri()).in_directory(dir.path()).start();
+    let begun = std::time::Instant::now();
+    while fs::read(at("base")).unwrap()[0] == 7 {
+        assert!(begun.elapsed() < e2e::PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    commit.signal(Signal::KILL);
+    assert!(commit.wait(e2e::PATIENCE).is_some());
+    drop(slow);
+    let commit = Run::diskpipe().words("overlay commit changes base").in_directory(dir.path()).end();
+    assert!(commit.good().text().contains("3145728 bytes of data"));
+    let bytes = fs::read(at("base")).unwrap();
+    assert!(bytes[..3 << 20].iter().all(|b| *b == 1) && bytes[3 << 20..].iter().all(|b| *b == 7));
+    // It goes on from there.
+    let server = serve(dir.path(), "");
+    Run::new("qemu-io").words("-f raw").args(["-c", "read -P 1 0 3M"]).arg(server.uri()).end().good();
+}

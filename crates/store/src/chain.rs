@@ -4,8 +4,8 @@ use crate::{Blocks, Header, Id, Kind, LEAF_BLOCKS, Parent, State, file};
 use disk::{Data, Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The longest chain.
-const LONGEST: usize = 256;
+/// An overlay stands on no more than so many others: each costs every read of what none of them has.
+pub const LONGEST: usize = 64;
 
 /// The files that an overlay stands on, nearest first: all of them frozen, and made for disks of the same size in
 /// blocks of the same size.

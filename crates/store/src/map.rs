@@ -18,7 +18,8 @@ const FAN: usize = 512;
 
 /// The states of all blocks.
 pub struct Map {
-    root: Node,
+    /// In a box: it is large, and threads that serve have small stacks.
+    root: Box<Node>,
     /// How many blocks a child of the root stands for.
     root_span: u64,
     blocks: u64,
@@ -58,13 +59,13 @@ impl Map {
         while blocks.div_ceil(root_span) > FAN as u64 {
             root_span *= FAN as u64;
         }
-        Map { root: Node::new(false), root_span, blocks, changes }
+        Map { root: Node::boxed(false), root_span, blocks, changes }
     }
 
     /// Looks a block up.
     #[inline]
     pub fn find(&self, block: u64) -> Spot<'_> {
-        let (mut node, mut span) = (&self.root, self.root_span);
+        let (mut node, mut span) = (&*self.root, self.root_span);
         loop {
             let at = index(block, span);
             match node.children[at].get() {
@@ -120,7 +121,7 @@ impl Map {
 
     #[cold]
     fn new_leaf(&self, block: u64, place: impl FnOnce() -> u64) -> (&Leaf, usize) {
-        let (mut node, mut span, mut place) = (&self.root, self.root_span, Some(place));
+        let (mut node, mut span, mut place) = (&*self.root, self.root_span, Some(place));
         loop {
             let child =
                 node.child(index(block, span), |zero| match place.take_if(|_| span == LEAF_BLOCKS as u64) {
@@ -128,7 +129,7 @@ impl Map {
                         let number = block / LEAF_BLOCKS as u64;
                         Child::Leaf(Box::new(Leaf::new(number, place(), zero, self.changes.clone())))
                     }
-                    None => Child::Node(Box::new(Node::new(zero))),
+                    None => Child::Node(Node::boxed(zero)),
                 });
             match child {
                 Child::Leaf(leaf) => return (leaf, (block % span) as usize),
@@ -140,7 +141,7 @@ impl Map {
     /// Marks blocks from `block` on as zero, where whole leaves of the `blocks` are absent; says how many. 0: this
     /// block's leaf must be changed itself.
     pub fn zero_absent(&self, block: u64, blocks: u64) -> u64 {
-        let (mut node, mut span) = (&self.root, self.root_span);
+        let (mut node, mut span) = (&*self.root, self.root_span);
         loop {
             let at = index(block, span);
             let to_the_end = block + blocks == self.blocks;
@@ -154,7 +155,7 @@ impl Map {
             if span == LEAF_BLOCKS as u64 {
                 return 0;
             }
-            match node.child(at, |zero| Child::Node(Box::new(Node::new(zero)))) {
+            match node.child(at, |zero| Child::Node(Node::boxed(zero))) {
                 Child::Node(next) => (node, span) = (next, span / FAN as u64),
                 Child::Leaf(_) => return 0,
             }
@@ -168,13 +169,15 @@ fn index(block: u64, span: u64) -> usize {
 }
 
 impl Node {
-    fn new(zero: bool) -> Node {
+    /// Its frame is gone before whoever called it goes on.
+    #[inline(never)]
+    fn boxed(zero: bool) -> Box<Node> {
         let bits = if zero { u64::MAX } else { 0 };
-        Node {
+        Box::new(Node {
             children: [const { OnceLock::new() }; FAN],
             zero: std::array::from_fn(|_| AtomicU64::new(bits)),
             changing: Mutex::new(()),
-        }
+        })
     }
 
     fn is_zero(&self, at: usize) -> bool {

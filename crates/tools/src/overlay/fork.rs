@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use store::{Header, Kind, Parent, file};
+use store::{Header, Kind, Parent, chain, file};
 
 /// Forks, and says which files there are now.
 pub(super) fn fork(path: &Path, new: &[PathBuf], freeze: bool) -> Result<String> {
@@ -18,6 +18,13 @@ pub(super) fn fork(path: &Path, new: &[PathBuf], freeze: bool) -> Result<String>
     }
     let header = file::header(path)?;
     ensure!(header.kind == Kind::Overlay, "{}: this is the file of a cache", path.display());
+    let under = chain::parents(path, &header).with_context(|| path.display().to_string())?.len();
+    let most = chain::LONGEST;
+    ensure!(
+        under < most,
+        "{}: it stands on {most} others already; commit or copy one of them",
+        path.display()
+    );
     let other = other_name(path, &header);
     // Who is frozen already and has no other name was made to be forked; with one, an attempt was stopped.
     let stays = if header.frozen { !other.exists() } else { freeze };

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::path::Path;
+use store::{Header, Kind, Parent};
 
 fn kept(path: &Path, memory: &Arc<Memory>, more: &[&str]) -> Result<Arc<dyn Backend>> {
     let file = format!("cow-file={}", path.display());
@@ -240,4 +241,46 @@ fn a_disk_below_that_fails_leaves_the_overlay_true() {
         let sound = kept(&path, &Memory::new(base.clone()), &[]).unwrap();
         assert!(read(&*open(&sound), 0, 400_000) == model, "round {round}");
     }
+}
+
+#[test]
+fn the_longest_chain_is_read_on_a_small_stack() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = 1 << 20;
+    let at = |i: usize| dir.path().join(format!("{i}"));
+    let header = |parent| {
+        let mut header = Header::new(Kind::Overlay, 4096, size).unwrap();
+        header.parent = parent;
+        header
+    };
+    let mut parent = None;
+    for i in 0..=store::chain::LONGEST {
+        let header = header(parent.take());
+        let id = header.id;
+        let made = store::file::create(&at(i), header).unwrap();
+        if i < store::chain::LONGEST {
+            made.freeze().unwrap();
+        }
+        parent = Some(Parent { id, path: i.to_string() });
+    }
+    let memory = Memory::new(noise(1, size as usize));
+    let cow = kept(&at(store::chain::LONGEST), &memory, &[]).unwrap();
+    // As a connection's thread has it.
+    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
+        let disk = open(&cow);
+        write(&*disk, 5000, b"top");
+        assert_eq!(read(&*disk, 4999, 5)[1..4], *b"top");
+        let extents = disk.extents(Range::new(0, size), 100).wait().unwrap();
+        assert_eq!(extents.covered(), size);
+        read(&*disk, 0, size)
+    });
+    let mut expected = noise(1, size as usize);
+    expected[5000..5003].copy_from_slice(b"top");
+    assert!(thread.unwrap().join().unwrap() == expected);
+    // One more is too many.
+    let over = header(parent);
+    store::file::open(&at(64), true).unwrap().freeze().unwrap();
+    store::file::create(&at(65), over).unwrap();
+    let why = kept(&at(65), &memory, &[]).unwrap().open(&Client::local("")).wait().err().unwrap().to_string();
+    assert!(why.ends_with("it stands on more than 64 others"), "{why}");
 }
