@@ -34,6 +34,7 @@ mod offset;
 mod on_read;
 mod openonce;
 mod pause;
+mod per_thread;
 mod protect;
 mod rate;
 mod readahead;

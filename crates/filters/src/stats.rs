@@ -3,7 +3,9 @@
 mod count;
 mod json;
 mod report;
+mod watch;
 
+use crate::per_thread::PerThread;
 use count::Counts;
 use disk::{
     Around, Backend, Client, Disk, Error, Filter, Io, Result,
@@ -17,6 +19,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
+use watch::Watch;
 
 /// Count requests, bytes and time, and write them to a file at the end.
 #[derive(Params)]
@@ -51,7 +54,7 @@ impl Filter for Stats {
             return Err(Error::invalid(format!("statsthreshold={given}: not a percentage from 0 to 100")));
         }
         Ok(Counting {
-            counts: std::array::from_fn(|_| Arc::default()),
+            counts: Arc::new(PerThread::new()),
             started: OnceLock::new(),
             file: Mutex::new(None),
             params: self,
@@ -61,8 +64,7 @@ impl Filter for Stats {
 }
 
 struct Counting {
-    /// Connections are spread over a few sets of counters, so that they do not fight for cache lines.
-    counts: [Arc<Counts>; 4],
+    counts: Arc<PerThread<Counts>>,
     started: OnceLock<Instant>,
     file: Mutex<Option<File>>,
     params: Stats,
@@ -88,7 +90,7 @@ impl Counting {
 
 impl Backend for Counting {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        let counts = self.counts[client.connection as usize % self.counts.len()].clone();
+        let counts = self.counts.clone();
         self.next.open(client).map(|disk| Ok(Arc::new(Around::new(Meter(counts), disk)) as Arc<dyn Disk>))
     }
     fn get_ready(&self) -> Result<()> {
@@ -101,10 +103,13 @@ impl Backend for Counting {
         self.next.finish();
         let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let elapsed = self.started.get().map(Instant::elapsed).unwrap_or_default();
-        let text = match self.params.statsformat {
-            Format::Text => report::text(&self.counts, elapsed, self.params.statsthreshold),
-            Format::Json => json::text(&self.counts, elapsed),
-        };
+        let text = self.counts.look(|all| {
+            let counts: Vec<&Counts> = all.collect();
+            match self.params.statsformat {
+                Format::Text => report::text(&counts, elapsed, self.params.statsthreshold),
+                Format::Json => json::text(&counts, elapsed),
+            }
+        });
         if let Err(e) = file.write_all(text.as_bytes()) {
             // Nobody is left to return it to.
             eprintln!("stats: {}", self.file_error(e));
@@ -115,7 +120,7 @@ impl Backend for Counting {
     }
 }
 
-struct Meter(Arc<Counts>);
+struct Meter(Arc<PerThread<Counts>>);
 
 impl EveryRequest for Meter {
     fn may_place(&self) -> bool {
@@ -123,12 +128,26 @@ impl EveryRequest for Meter {
     }
 
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
-        let start = Instant::now();
-        call().inspect(move |outcome| {
-            if outcome.is_ok() {
-                self.0.add(op, start.elapsed());
+        let watch = Watch::start(self.0.with(|counts| counts.exactly(op.kind)));
+        match call() {
+            Io::Later(answer) => {
+                let watch = watch.exactly();
+                Io::later(async move {
+                    let outcome = answer.await;
+                    if outcome.is_ok() {
+                        let took = watch.elapsed();
+                        self.0.with(|counts| counts.add(op, took));
+                    }
+                    outcome
+                })
             }
-        })
+            io => io.inspect(move |outcome| {
+                if outcome.is_ok() {
+                    let took = watch.elapsed();
+                    self.0.with(|counts| counts.add(op, took));
+                }
+            }),
+        }
     }
 }
 

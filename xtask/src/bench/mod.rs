@@ -198,7 +198,11 @@ fn columns<'a>(running: &'a [(&Kind, Server)], options: &'a Options) -> Vec<Colu
     let shapes = shapes(options);
     let column = |(kind, server): &'a (&Kind, Server)| {
         let shapes = shapes.clone();
-        let measure = move |n: usize| load::measure(shapes[n], &server.target, options.time());
+        let measure = move |n: usize| {
+            // It would fill the memory that it lies in.
+            server.forget_log()?;
+            load::measure(shapes[n], &server.target, options.time())
+        };
         Column { name: kind.name.clone(), measure: Box::new(measure) }
     };
     running.iter().map(column).collect()
@@ -206,17 +210,22 @@ fn columns<'a>(running: &'a [(&Kind, Server)], options: &'a Options) -> Vec<Colu
 
 /// What layers cost: ours against ours.
 fn filters(options: &Options) {
-    let passing = ["nocache", "noextents", "nozero", "fua", "offset"];
     let memory =
         |name, filters: &[&str], params: &[&str]| Kind::filtered(name, Store::Memory, filters, params);
+    let mut passing: Vec<Kind> = vec![memory("plain", &[], &[]), memory(STRUCTURED, &[], &[])];
+    passing.extend(PASSING.iter().map(|name| memory(name, &[name], &[])));
+    passing.push(memory("all five", PASSING, &[]));
+    layers("Filters that pass requests on, over a disk in memory", &passing, options);
     layers(
-        "Filters and structured replies, over a disk in memory",
+        "Filters that look at requests or keep data, all of it written through them first, over a disk in memory",
         &[
             memory("plain", &[], &[]),
-            memory(STRUCTURED, &[], &[]),
-            memory("five that pass", &passing, &[]),
             memory("stats", &["stats"], &["statsfile=/dev/null"]),
             memory("log", &["log"], &["logfile=/dev/null"]),
+            memory("log to a file", &["log"], &[LOGFILE]),
+            memory("cache", &["cache"], &[]),
+            memory("cow", &["cow"], &[]),
+            memory("log+cow+cache+offset", &["log", "cow", "cache", "offset"], &[LOGFILE]),
         ],
         options,
     );
@@ -227,6 +236,11 @@ fn filters(options: &Options) {
         options,
     );
 }
+
+/// Filters that change nothing about reads and writes but where they lie.
+const PASSING: &[&str] = &["nocache", "noextents", "nozero", "fua", "offset"];
+/// Beside the server's socket.
+const LOGFILE: &str = "logfile=LOG";
 
 const STRUCTURED: &str = "structured replies";
 

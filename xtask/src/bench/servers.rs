@@ -115,13 +115,15 @@ impl Kind {
         Kind::filtered("diskpipe", store, &[], &[])
     }
 
-    /// Ours, with filters and what these want to know.
+    /// Ours, with filters and what these want to know; `LOG` is a file of its own.
     pub(super) fn filtered(name: &str, store: Store, filters: &[&str], params: &[&str]) -> Kind {
         let (filters, params) = (words(filters), words(params));
         Kind::new(name, store, move |place| {
             let filters = filters.iter().map(|filter| format!("--filter={filter}")).collect();
             let ours = vec![diskpipe(), "serve".into(), "-f".into()];
-            [ours, place.listen(), filters, place.plugin(store), params.clone()].concat()
+            let own = place.dir.join("log").display().to_string();
+            let params = params.iter().map(|param| param.replace("LOG", &own)).collect();
+            [ours, place.listen(), filters, place.plugin(store), params].concat()
         })
     }
 
@@ -165,7 +167,7 @@ pub(super) fn diskpipe() -> String {
 pub(super) struct Server {
     child: Child,
     pub(super) target: Target,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     _image: Option<Image>,
 }
 
@@ -214,7 +216,7 @@ impl Server {
             fs::write(place.dir.join("nbd-server.conf"), text)?;
         }
         let command = (kind.command)(&place);
-        let log = fs::File::create(place.dir.join("log"))?;
+        let log = fs::File::create(place.dir.join("errors"))?;
         let child = Command::new(&command[0])
             .args(&command[1..])
             .env("TMPDIR", dir.path())
@@ -228,9 +230,9 @@ impl Server {
             None => Address::Unix(place.socket().into()),
         };
         let target = Target { address, export: kind.export.into(), structured: false };
-        let mut server = Server { child, target, _dir: dir, _image: image };
+        let mut server = Server { child, target, dir, _image: image };
         server.wait_until_it_answers().with_context(|| {
-            let log = fs::read_to_string(place.dir.join("log")).unwrap_or_default();
+            let log = fs::read_to_string(place.dir.join("errors")).unwrap_or_default();
             format!("{} does not answer; it said: {}", kind.name, log.trim())
         })?;
         if kind.filled {
@@ -244,6 +246,16 @@ impl Server {
         match &self.target.address {
             Address::Unix(path) => format!("nbd+unix:///?socket={}", path.display()),
             other => other.to_string(),
+        }
+    }
+
+    /// Empties the file that is its log, if it has one.
+    pub(super) fn forget_log(&self) -> Result<()> {
+        let log = self.dir.path().join("log");
+        match fs::File::options().write(true).open(log) {
+            Ok(file) => Ok(file.set_len(0)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -52,6 +52,8 @@ impl Pending {
 #[derive(Default)]
 struct Out {
     file: Option<File>,
+    /// Empty between two writes; its room and that of what is pending are used in turn.
+    text: Text,
     /// Each kind of trouble is told once.
     file_failed: bool,
     script_failed: bool,
@@ -150,17 +152,19 @@ impl Journal {
 
     /// Writes what is pending; who comes second waits for the first, so that the order stays.
     fn flush(&self, mut pending: MutexGuard<'_, Pending>) {
-        let text = std::mem::take(&mut pending.text);
         let scripts = std::mem::take(&mut pending.scripts);
         let mut out = lock(&self.out);
+        let out = &mut *out;
+        std::mem::swap(&mut pending.text, &mut out.text);
         drop(pending);
         self.room.notify_all();
         if let Some(file) = &mut out.file
-            && let Err(e) = file.write_all(&text.0)
+            && let Err(e) = file.write_all(&out.text.0)
             && !std::mem::replace(&mut out.file_failed, true)
         {
             eprintln!("log: {}", self.file_error(e));
         }
+        out.text.0.clear();
         for script in scripts {
             if let Err(e) = run(&script)
                 && !std::mem::replace(&mut out.script_failed, true)

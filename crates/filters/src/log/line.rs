@@ -44,6 +44,7 @@ impl Line {
     }
 
     /// Appends `connection=1 ...Read id=1 return=0` and a newline.
+    #[inline]
     pub(super) fn append_text(self, out: &mut Text, what: impl Fn(&mut Text) -> &mut Text) {
         if let Some(connection) = self.connection {
             out.str("connection=").decimal(connection).str(" ");
@@ -91,43 +92,93 @@ impl Line {
 pub(super) struct Text(pub(super) Vec<u8>);
 
 impl Text {
+    #[inline]
     pub(super) fn str(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
     }
 
+    #[inline]
     pub(super) fn decimal(&mut self, number: u64) -> &mut Self {
-        self.digits(number, 10, 1)
+        let mut digits = [b'0'; 20];
+        let (mut at, mut rest) = (digits.len(), number);
+        // Two at a time, and by a constant, which costs no division.
+        while rest >= 100 {
+            at -= 2;
+            digits[at..at + 2].copy_from_slice(pair(rest % 100));
+            rest /= 100;
+        }
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(pair(rest));
+        at += usize::from(rest < 10);
+        self.0.extend_from_slice(&digits[at..]);
+        self
+    }
+
+    /// Below a million, with six digits.
+    #[inline]
+    fn six_digits(&mut self, number: u32) -> &mut Self {
+        let mut digits = [0; 6];
+        for (part, pairs) in
+            digits.chunks_exact_mut(2).zip([number / 10_000, number / 100 % 100, number % 100])
+        {
+            part.copy_from_slice(pair(pairs.into()));
+        }
+        self.0.extend_from_slice(&digits);
+        self
     }
 
     /// As `0x1f`.
+    #[inline]
     pub(super) fn hex(&mut self, number: u64) -> &mut Self {
-        self.str("0x").digits(number, 16, 1)
+        // Each half byte spread to a byte of its own, so that all become digits at once.
+        let spread = |half: u32| {
+            let x = u64::from(half);
+            let x = (x | x << 16) & 0x0000_FFFF_0000_FFFF;
+            let x = (x | x << 8) & 0x00FF_00FF_00FF_00FF;
+            let x = (x | x << 4) & 0x0F0F_0F0F_0F0F_0F0F;
+            // 1 in each byte that is a letter.
+            let letters = ((x + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+            (x + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+        };
+        let mut digits = [0; 16];
+        digits[..8].copy_from_slice(&spread((number >> 32) as u32));
+        digits[8..].copy_from_slice(&spread(number as u32));
+        let first = (number.leading_zeros() / 4).min(15) as usize;
+        self.str("0x").0.extend_from_slice(&digits[first..]);
+        self
     }
 
     /// As `offset=0x0 count=0x1000`.
+    #[inline]
     pub(super) fn range(&mut self, range: Range) -> &mut Self {
         self.str("offset=").hex(range.start).str(" count=").hex(range.len)
     }
 
     /// As ` fua=1`.
+    #[inline]
     pub(super) fn switch(&mut self, name: &str, on: bool) -> &mut Self {
         self.str(" ").str(name).str(if on { "=1" } else { "=0" })
     }
-
-    /// At least `width` digits.
-    fn digits(&mut self, mut number: u64, base: u64, width: usize) -> &mut Self {
-        let mut digits = [b'0'; 20];
-        let mut at = digits.len();
-        while number > 0 {
-            at -= 1;
-            digits[at] = b"0123456789abcdef"[(number % base) as usize];
-            number /= base;
-        }
-        self.0.extend_from_slice(&digits[at.min(digits.len() - width)..]);
-        self
-    }
 }
+
+/// The two digits of a number below 100.
+#[inline]
+fn pair(number: u64) -> &'static [u8] {
+    let at = number as usize * 2;
+    &PAIRS[at..at + 2]
+}
+
+const PAIRS: [u8; 200] = {
+    let mut pairs = [0; 200];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n * 2] = b'0' + (n / 10) as u8;
+        pairs[n * 2 + 1] = b'0' + (n % 10) as u8;
+        n += 1;
+    }
+    pairs
+};
 
 /// 1 or 0.
 pub(super) fn switch(on: bool) -> u8 {
@@ -186,7 +237,7 @@ impl Clock {
             self.text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{sec:02}.");
             self.second = Some(second);
         }
-        out.str(&self.text).digits(now.subsec_micros().into(), 10, 6).str(" ");
+        out.str(&self.text).six_digits(now.subsec_micros()).str(" ");
     }
 }
 
@@ -240,7 +291,9 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_format_does() {
-        for number in [0, 1, 9, 10, 15, 16, 4096, u64::MAX / 2, u64::MAX] {
+        let powers = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, 0x0123_4567_89AB_CDEF >> bit]);
+        for number in [9, 10, 99, 100, 101, 999, 1000, 4096, u64::MAX / 2, u64::MAX].into_iter().chain(powers)
+        {
             let mut out = Text::default();
             out.decimal(number).str(" ").hex(number);
             assert_eq!(String::from_utf8(out.0).unwrap(), format!("{number} {number:#x}"));

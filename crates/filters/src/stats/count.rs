@@ -1,4 +1,4 @@
-//! The counters of `stats`: many threads add, nobody waits.
+//! The counters of `stats`: each thread adds to its own, nobody waits.
 
 use disk::{
     Range,
@@ -45,6 +45,9 @@ impl Line {
     }
 }
 
+/// So many requests of each kind (on each thread) are timed exactly.
+const EXACT: u64 = 1000;
+
 /// Lengths are below 2^64: by the bits above the lowest one that are needed for them.
 const SIZES: usize = 64;
 /// Zero bits at the end of the offset: 0 to 63, and 64 for offset 0.
@@ -66,7 +69,7 @@ impl Group {
     }
 }
 
-/// All counters.
+/// All counters of a thread: only it adds, and whoever reads sees some moment of each.
 #[derive(Default)]
 pub(super) struct Counts {
     lines: [Counter; Line::ALL.len()],
@@ -76,43 +79,70 @@ struct Counter {
     /// Requests that concern no bytes; all others are counted by their size.
     without_bytes: AtomicU64,
     nanos: AtomicU64,
+    /// So many have been timed exactly.
+    exact: AtomicU64,
     /// By size, made when the first such request comes.
     sizes: [OnceLock<Box<Sizes>>; SIZES],
 }
 
 impl Default for Counter {
     fn default() -> Self {
-        let (without_bytes, nanos) = Default::default();
-        Counter { without_bytes, nanos, sizes: [const { OnceLock::new() }; SIZES] }
+        let (without_bytes, nanos, exact) = Default::default();
+        Counter { without_bytes, nanos, exact, sizes: [const { OnceLock::new() }; SIZES] }
     }
 }
 
 struct Sizes {
-    bytes: AtomicU64,
+    /// Beyond 2^bits for each.
+    beyond: AtomicU64,
     aligned: [AtomicU64; ALIGNMENTS],
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { bytes: AtomicU64::new(0), aligned: [const { AtomicU64::new(0) }; ALIGNMENTS] }
+        Sizes { beyond: AtomicU64::new(0), aligned: [const { AtomicU64::new(0) }; ALIGNMENTS] }
     }
 }
 
+#[inline]
+fn add(to: &AtomicU64, more: u64) {
+    // No other thread adds, so it need not be one step.
+    to.store(to.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
 impl Counts {
+    /// Whether a request of this kind should be timed exactly.
+    #[inline]
+    pub(super) fn exactly(&self, kind: OpKind) -> bool {
+        let exact = &self.lines[Line::of(kind) as usize].exact;
+        let exactly = exact.load(Relaxed) < EXACT;
+        if exactly {
+            add(exact, 1);
+        }
+        exactly
+    }
+
     /// Counts a request that took this long.
+    #[inline]
     pub(super) fn add(&self, op: Op, took: Duration) {
         let line = Line::of(op.kind);
         let counter = &self.lines[line as usize];
-        counter.nanos.fetch_add(took.as_nanos() as u64, Relaxed);
+        // Mostly so, by the coarse clock.
+        if !took.is_zero() {
+            add(&counter.nanos, took.as_nanos() as u64);
+        }
         // A flush concerns no bytes.
         let Range { start, len } = op.range;
         if line == Line::Flush || len == 0 {
-            counter.without_bytes.fetch_add(1, Relaxed);
+            add(&counter.without_bytes, 1);
             return;
         }
-        let sizes = counter.sizes[len.ilog2() as usize].get_or_init(Box::default);
-        sizes.bytes.fetch_add(len, Relaxed);
-        sizes.aligned[start.trailing_zeros() as usize].fetch_add(1, Relaxed);
+        let bits = len.ilog2();
+        let sizes = counter.sizes[bits as usize].get_or_init(Box::default);
+        if !len.is_power_of_two() {
+            add(&sizes.beyond, len - (1 << bits));
+        }
+        add(&sizes.aligned[start.trailing_zeros() as usize], 1);
     }
 }
 
@@ -141,10 +171,14 @@ pub(super) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>, line: Line) 
                 }
             };
             let group = &mut sum.groups[at];
-            group.bytes = group.bytes.saturating_add(sizes.bytes.load(Relaxed));
+            let mut requests = 0u64;
             for (all, more) in group.aligned.iter_mut().zip(&sizes.aligned) {
-                *all += more.load(Relaxed);
+                let more = more.load(Relaxed);
+                *all += more;
+                requests += more;
             }
+            let bytes = requests.saturating_mul(1 << bits).saturating_add(sizes.beyond.load(Relaxed));
+            group.bytes = group.bytes.saturating_add(bytes);
         }
     }
     for group in &sum.groups {

@@ -1,13 +1,13 @@
 //! The report of `stats` for programs.
 
 use super::count::{Counts, Group, Line, sum};
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt::Write, time::Duration};
 
 /// One object in one line. Only numbers and names of ours are in it, so that nothing need be escaped.
-pub(super) fn text(counts: &[Arc<Counts>], elapsed: Duration) -> String {
+pub(super) fn text(counts: &[impl Borrow<Counts>], elapsed: Duration) -> String {
     let mut out = format!("{{\"elapsed_seconds\":{:.6}", elapsed.as_secs_f64());
     for line in Line::ALL {
-        let sum = sum(counts.iter().map(|counts| &**counts), line);
+        let sum = sum(counts.iter().map(Borrow::borrow), line);
         let (name, ops, bytes, seconds) = (line.name(), sum.ops, sum.bytes, sum.time.as_secs_f64());
         let sizes: Vec<String> = sum.groups.iter().map(group).collect();
         let _ = write!(
@@ -43,6 +43,7 @@ mod tests {
         Range,
         shapes::{Op, OpKind},
     };
+    use std::sync::Arc;
 
     #[test]
     fn every_kind_of_request_is_there_with_its_sizes() {

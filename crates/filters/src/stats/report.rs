@@ -1,11 +1,11 @@
 //! The text of `stats`.
 
 use super::count::{Counts, Group, Line, Sum, sum};
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt::Write, time::Duration};
 
 /// The whole report; `elapsed` since the server was ready.
-pub(super) fn text(counts: &[Arc<Counts>], elapsed: Duration, threshold: u8) -> String {
-    let sums = Line::ALL.map(|line| (line, sum(counts.iter().map(|counts| &**counts), line)));
+pub(super) fn text(counts: &[impl Borrow<Counts>], elapsed: Duration, threshold: u8) -> String {
+    let sums = Line::ALL.map(|line| (line, sum(counts.iter().map(Borrow::borrow), line)));
     let ops: u64 = sums.iter().map(|(_, sum)| sum.ops).sum();
     // Asking for extents or for caching moves nothing.
     let moved = |line| !matches!(line, Line::Extents | Line::Cache);
@@ -119,6 +119,7 @@ mod tests {
         Range,
         shapes::{Op, OpKind},
     };
+    use std::sync::Arc;
 
     fn add(counts: &Counts, kind: OpKind, start: u64, len: u64, micros: u64) {
         counts.add(Op { kind, range: Range::new(start, len), fua: false }, Duration::from_micros(micros));
