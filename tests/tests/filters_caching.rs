@@ -137,3 +137,50 @@ fn what_cannot_cache_is_told() {
     let ended = Run::serve("--filter=cacheextents memory 1M", "nbdinfo --size \"$uri\"").end().good();
     assert!(ended.stderr.contains("cacheextents is no longer needed"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_traced_boot_from_a_distant_disk_is_more_than_twice_as_fast_the_next_time() {
+    needs!("nbdsh");
+    let dir = directory();
+    // A guest reads here and there, and waits for every answer.
+    let boot = "import time
+start = time.monotonic()
+for n in range(150): h.pread(4096, n * 7919 % 997 * 65536)
+print(time.monotonic() - start)";
+    let seconds = |filters: &str, parameters: &str| -> f64 {
+        let arguments =
+            format!("{filters} --filter=delay --filter=log pattern 64M rdelay=20ms logfile=log {parameters}");
+        let run = Run::serve(&arguments, &format!("nbdsh -u \"$uri\" -c '{boot}'")).in_directory(dir.path());
+        run.text().trim().parse().unwrap()
+    };
+    let reads = || fs::read_to_string(dir.path().join("log")).unwrap().matches(" ...Read ").count();
+    let first = seconds("--filter=trace", "trace-file=boot.trace");
+    assert!(first > 150.0 * 0.02, "each read waits for its answer: {first}");
+    assert_eq!(reads(), 150);
+    let second = seconds("--filter=prefetch", "prefetch-file=boot.trace");
+    assert!(second * 2.0 < first, "{first}, then {second}");
+    // Whatever came from below was asked for once.
+    assert!((150..=160).contains(&reads()), "{}", reads());
+    // A trace that was cut off, as by a kill, is good up to there.
+    let trace = fs::read(dir.path().join("boot.trace")).unwrap();
+    fs::write(dir.path().join("boot.trace"), &trace[..trace.len() - 3]).unwrap();
+    let third = seconds("--filter=prefetch", "prefetch-file=boot.trace");
+    assert!(third < first, "{first}, then {third}");
+}
+
+#[test]
+fn a_trace_of_another_disk_is_left_aside_with_a_message() {
+    needs!("nbdsh");
+    let dir = directory();
+    let read = "nbdsh -u \"$uri\" -c 'h.pread(4096, 65536)'";
+    Run::serve("--filter=trace pattern 1M trace-file=boot.trace", read).in_directory(dir.path()).end().good();
+    let end = Run::serve("--filter=prefetch pattern 2M prefetch-file=boot.trace", read)
+        .in_directory(dir.path())
+        .end();
+    assert!(end.good().stderr.contains("the trace is of a disk of 1048576 bytes, and this one has 2097152"));
+    fs::write(dir.path().join("boot.trace"), "not a trace").unwrap();
+    let end = Run::serve("--filter=prefetch pattern 2M prefetch-file=boot.trace", read)
+        .in_directory(dir.path())
+        .end();
+    assert!(end.code(1).stderr.contains("boot.trace: this is not the file of a trace"));
+}

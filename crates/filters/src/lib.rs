@@ -35,6 +35,7 @@ mod on_read;
 mod openonce;
 mod pause;
 mod per_thread;
+mod prefetch;
 mod protect;
 mod rate;
 mod readahead;
@@ -50,6 +51,7 @@ mod swab;
 mod testing;
 mod time_limit;
 mod tls_fallback;
+mod trace;
 mod truncate;
 mod worker;
 mod wrap;
@@ -89,6 +91,7 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<offset::Offset>(),
     FilterEntry::of::<openonce::OpenOnce>(),
     FilterEntry::of::<pause::Pause>(),
+    FilterEntry::of::<prefetch::Prefetch>(),
     FilterEntry::of::<protect::Protect>(),
     FilterEntry::of::<rate::Rate>(),
     FilterEntry::of::<readahead::ReadAhead>(),
@@ -102,6 +105,7 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<swab::Swab>(),
     FilterEntry::of::<time_limit::TimeLimit>(),
     FilterEntry::of::<tls_fallback::TlsFallback>(),
+    FilterEntry::of::<trace::Trace>(),
     FilterEntry::of::<truncate::Truncate>(),
     FilterEntry::of::<xor::Xor>(),
 ];
@@ -131,6 +135,12 @@ pub fn try_list(text: &str) {
 #[doc(hidden)]
 pub fn try_cbt_header(bytes: &[u8]) {
     cbt::try_header(bytes);
+}
+
+/// For the fuzzer: reads the file of a trace.
+#[doc(hidden)]
+pub fn try_trace(bytes: &[u8]) {
+    trace::try_file(bytes);
 }
 
 #[cfg(test)]

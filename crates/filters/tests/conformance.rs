@@ -92,6 +92,9 @@ fn main() -> ExitCode {
             Case::new("offset", &[("offset", "512")], Model),
             Case::new("openonce", &[], Model),
             Case::new("pause", &[], Model).with(|| file("pause-control")),
+            // Of the first disk below; over the others it is not used.
+            Case::new("prefetch", &[("prefetch-parallel", "2")], Model).with(|| boot((300 << 10) + 123)),
+            Case::new("prefetch", &[], Model).with(|| boot(600 << 9)),
             Case::new("protect", &[("protect", "0x7000000-")], Model),
             Case::new("rate", &[("rate", "1T"), ("connection-rate", "1T")], Model),
             Case::new("readahead", &[], Model),
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
             Case::new("swab", &[("swab-bits", "8")], Model),
             Case::new("time-limit", &[("time-limit", "1000")], Model),
             Case::new("tls-fallback", &[], ReadOnly).with_own_storage(),
+            Case::new("trace", &[], Model).with(|| file("trace-file")),
             // Only smaller: a larger disk refuses what a model takes, and is checked against one of its own.
             Case::new("truncate", &[("truncate", "100K")], Model),
             Case::new("truncate", &[("round-down", "64K")], Model),
@@ -141,5 +145,24 @@ fn directory(key: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
 fn list(key: &str, text: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
     let (params, dir) = file(key);
     std::fs::write(&params[0].1, text).expect("the file can be written");
+    (params, dir)
+}
+
+/// A trace of a disk of this size: every block, from the last to the first.
+fn boot(size: u64) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
+    let (params, dir) = file("prefetch-file");
+    let mut bytes = [&b"DPTRACE\x01"[..], &size.to_le_bytes(), &[0, 0]].concat();
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    let last = (size.div_ceil(4096) - 1) as i64;
+    let number = |n: i64| match ((n << 1) ^ (n >> 63)) as u64 {
+        n if n < 128 => vec![n as u8],
+        n => vec![n as u8 | 0x80, (n >> 7) as u8],
+    };
+    let chunk: Vec<u8> =
+        (0..=last).flat_map(|n| [number(if n == 0 { last } else { -2 }), vec![1]].concat()).collect();
+    bytes.extend((chunk.len() as u32).to_le_bytes());
+    bytes.extend(crc32fast::hash(&chunk).to_le_bytes());
+    bytes.extend(chunk);
+    std::fs::write(&params[0].1, bytes).expect("the file can be written");
     (params, dir)
 }

@@ -69,6 +69,8 @@ pub(super) fn closing(subject: &Subject, _: u64) {
     }
     // Others hang up without closing.
     drop(subject.open_as(9));
+    // With the last client goes what a filter has opened for itself.
+    subject.backend.finish();
     if let Some(below) = &subject.below {
         let (opened, closed) = below.opened_and_closed();
         assert!(closed + 1 >= opened, "of {opened} disks below only {closed} were closed");

@@ -1,0 +1,299 @@
+//! `trace`: writes down in which order a disk is read, for `prefetch`.
+
+pub(crate) mod file;
+
+use crate::wrap::each;
+use disk::{
+    Around, Backend, Client, Disk, Error, Facts, Filter, Io, Range, Result,
+    shapes::{Op, OpKind, around::EveryRequest},
+};
+use file::{UNIT, Writer};
+use params::Params;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Write down in which order a disk is read.
+#[derive(Params)]
+pub(crate) struct Trace {
+    /// The file to write; it is made anew when the server starts.
+    trace_file: PathBuf,
+}
+
+impl Filter for Trace {
+    const NAME: &'static str = "trace";
+    const MANUAL: &'static str = include_str!("trace.md");
+
+    fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
+        let notes = Arc::new(Notes { path: self.trace_file, state: Mutex::default() });
+        let own = notes.clone();
+        let next = each(next, move |disk, _: &Client<'_>| {
+            Ok(if own.is_of(disk.facts())? {
+                Arc::new(Around::new(Noting(own.clone()), disk)) as Arc<dyn Disk>
+            } else {
+                disk
+            })
+        });
+        Ok(Recording { notes, next })
+    }
+}
+
+struct Recording<B> {
+    notes: Arc<Notes>,
+    next: B,
+}
+
+impl<B: Backend> Backend for Recording<B> {
+    fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
+        self.next.open(client)
+    }
+    fn get_ready(&self) -> Result<()> {
+        self.next.get_ready()?;
+        let file = File::create(&self.notes.path).map_err(|e| self.notes.error(e.into()))?;
+        self.notes.state().file = Some(file);
+        Ok(())
+    }
+    fn finish(&self) {
+        self.next.finish();
+        self.notes.end();
+    }
+    fn next(&self) -> Option<&dyn Backend> {
+        Some(&self.next)
+    }
+}
+
+/// What is written down, of all connections together.
+struct Notes {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    file: Option<File>,
+    /// Once the first disk is open; `None` again when no more can be written.
+    writer: Option<Writer<File>>,
+    /// Of that disk.
+    of: Option<(u64, Option<Arc<str>>)>,
+    seen: Seen,
+}
+
+impl Notes {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, e: Error) -> Error {
+        e.context(format!("trace-file={}", self.path.display()))
+    }
+
+    /// Whether the trace is one of this disk: the first that is opened decides.
+    fn is_of(&self, facts: &Facts) -> Result<bool> {
+        let this = (facts.size, facts.identity.clone());
+        let mut state = self.state();
+        match &state.of {
+            Some(of) if *of == this => Ok(true),
+            Some(_) => {
+                tracing::warn!(target: "diskpipe", "trace: another disk than the first is not written down");
+                Ok(false)
+            }
+            None => {
+                if let Some(file) = state.file.take() {
+                    let writer = Writer::new(file, facts.size, facts.identity.as_deref());
+                    state.writer = Some(writer.map_err(|e| self.error(e))?);
+                }
+                state.of = Some(this);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Notes that a part is read, or need not be read any more.
+    fn note(&self, range: Range, read: bool) {
+        let mut state = self.state();
+        let State { writer: Some(writer), of: Some((size, _)), seen, .. } = &mut *state else { return };
+        let start = range.start - range.start % UNIT;
+        let end = range.end().next_multiple_of(UNIT).min(*size);
+        for new in seen.add(Range::new(start, end - start)) {
+            let outcome = if read { writer.add(new) } else { Ok(seen.0.len() < file::MOST_PARTS) };
+            if outcome.goes_on(self) {
+                continue;
+            }
+            state.writer = None;
+            return;
+        }
+    }
+
+    fn flush(&self) {
+        let mut state = self.state();
+        if let Some(writer) = &mut state.writer
+            && !writer.flush().map(|()| true).goes_on(self)
+        {
+            state.writer = None;
+        }
+    }
+
+    fn end(&self) {
+        self.flush();
+        self.state().writer = None;
+    }
+}
+
+/// Of what a [`Writer`] says: whether it takes more. Why not is told.
+trait Outcome {
+    fn goes_on(self, notes: &Notes) -> bool;
+}
+
+impl Outcome for Result<bool> {
+    fn goes_on(self, notes: &Notes) -> bool {
+        match self {
+            Ok(true) => return true,
+            Ok(false) => {
+                tracing::warn!(target: "diskpipe", "trace: the file is full; the rest is not written")
+            }
+            // Nobody is harmed by a trace that ends early.
+            Err(e) => {
+                tracing::warn!(target: "diskpipe", "trace: the rest is not written: {}", notes.error(e))
+            }
+        }
+        false
+    }
+}
+
+struct Noting(Arc<Notes>);
+
+impl EveryRequest for Noting {
+    fn may_place(&self) -> bool {
+        true
+    }
+    fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
+        match op.kind {
+            OpKind::Read | OpKind::Cache => self.0.note(op.range, true),
+            OpKind::Write | OpKind::Zero { .. } | OpKind::Trim => self.0.note(op.range, false),
+            OpKind::Flush | OpKind::Extents => {}
+        }
+        call()
+    }
+    fn close<'a>(&'a self, call: impl FnOnce() -> Io<'a, ()> + Send + 'a) -> Io<'a, ()> {
+        self.0.flush();
+        call()
+    }
+}
+
+/// A set of bytes: starts of its parts, with their ends.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<u64, u64>);
+
+impl Seen {
+    /// Adds a range; returns what of it is new, in order.
+    pub(crate) fn add(&mut self, range: Range) -> Vec<Range> {
+        let (mut start, mut end) = (range.start, range.end());
+        let mut new = Vec::new();
+        let mut at = start;
+        // Mostly one at most.
+        let touched: Vec<(u64, u64)> = {
+            let before = self.0.range(..start).next_back().filter(|(_, last)| **last >= start);
+            let after = self.0.range(start..=end);
+            before.into_iter().chain(after).map(|(a, b)| (*a, *b)).collect()
+        };
+        if let [(first, last)] = touched[..]
+            && first <= start
+            && last >= end
+        {
+            return new;
+        }
+        for (first, last) in touched {
+            if first > at {
+                new.push(Range::new(at, first - at));
+            }
+            at = at.max(last);
+            (start, end) = (start.min(first), end.max(last));
+            self.0.remove(&first);
+        }
+        if at < range.end() {
+            new.push(Range::new(at, range.end() - at));
+        }
+        self.0.insert(start, end);
+        new
+    }
+}
+
+/// For the fuzzer: what is read of any bytes is what the format promises.
+pub(crate) fn try_file(bytes: &[u8]) {
+    let Ok(trace) = file::read(bytes) else { return };
+    let mut seen = Seen::default();
+    for part in &trace.parts {
+        assert!(!part.is_empty() && part.lies_within(trace.size));
+        assert_eq!(seen.add(*part), [*part], "nothing comes twice");
+    }
+    let mut again = Vec::new();
+    let mut writer = Writer::new(&mut again, trace.size, trace.identity.as_deref()).expect("memory");
+    for part in &trace.parts {
+        writer.add(*part).expect("memory");
+    }
+    writer.flush().expect("memory");
+    let again = file::read(&again).expect("it was just written");
+    let bytes = |parts: &[Range]| parts.iter().map(|part| part.len).sum::<u64>();
+    assert_eq!((again.size, bytes(&again.parts)), (trace.size, bytes(&trace.parts)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Memory, Random, layer, noise, open};
+    use disk::{Data, WriteFlags};
+
+    #[test]
+    fn what_is_read_is_written_down_once_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace");
+        let memory = Memory::new(noise(1, (1 << 20) + 100));
+        let layer = layer::<Trace>(&[&format!("trace-file={}", path.display())], &memory).unwrap();
+        layer.get_ready().unwrap();
+        let disk = open(&layer);
+        let ranges = [(500_000, 10), (0, 8192), (4096, 8192), (0, 100), ((1 << 20) + 1, 99), (65536, 4096)];
+        disk.write(65537, Data::zeroes(10), WriteFlags::default()).wait().unwrap();
+        for (start, len) in ranges {
+            disk.read(Range::new(start, len)).wait().unwrap();
+        }
+        let told = || file::read(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(told().parts, []);
+        disk.close().wait().unwrap();
+        let parts = [(499_712, 4096), (0, 12288), (1 << 20, 100)].map(|(start, len)| Range::new(start, len));
+        assert_eq!((told().size, told().parts), ((1 << 20) + 100, parts.to_vec()));
+        layer.finish();
+        assert_eq!(told().cut, None);
+    }
+
+    #[test]
+    fn a_set_of_bytes_tells_what_is_new() {
+        let mut random = Random(7);
+        let (mut seen, mut model) = (Seen::default(), vec![false; 300]);
+        for _ in 0..2000 {
+            if random.below(100) == 0 {
+                (seen, model) = (Seen::default(), vec![false; 300]);
+            }
+            let start = random.below(280);
+            let range = Range::new(start, 1 + random.below(20));
+            let new = seen.add(range);
+            let bytes = |r: &Range| r.start as usize..r.end() as usize;
+            for part in &new {
+                assert!(model[bytes(part)].iter().all(|seen| !seen));
+                model[bytes(part)].fill(true);
+            }
+            assert!(model[bytes(&range)].iter().all(|seen| *seen));
+            assert!(seen.0.iter().zip(seen.0.iter().skip(1)).all(|((_, end), (start, _))| end < start));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_told_before_serving() {
+        let memory = Memory::new(vec![0; 512]);
+        let layer = layer::<Trace>(&["trace-file=/no/such/dir/x"], &memory).unwrap();
+        let why = layer.get_ready().unwrap_err().to_string();
+        assert_eq!(why, "trace-file=/no/such/dir/x: No such file or directory");
+    }
+}
