@@ -97,6 +97,37 @@ impl Server {
         })
     }
 
+    /// The oldest one, with the sections of its configuration that describe exports. `None`: it cannot be run here, which
+    /// was said.
+    ///
+    /// It stays in a process namespace of its own: as a daemon it has been seen to kill more than itself.
+    pub fn nbd_server(exports: &str) -> Option<Server> {
+        let confine = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+        if !Run::new("unshare").args(confine).arg("true").end().status.success() {
+            crate::skip("needs root, to give nbd-server a process namespace");
+            return None;
+        }
+        Some(Server::start(|socket| {
+            let generic = format!("[generic]\nunixsock = {}\nallowlist = true\n", socket.display());
+            let config = socket.with_file_name("config");
+            fs::write(&config, format!("{generic}{exports}")).expect("its configuration can be written");
+            let script = r#"nbd-server -C "$1" -p "$1.pid"; sleep 300"#;
+            Run::new("unshare").args(confine).args(["sh", "-c", script, "sh"]).arg(&config)
+        }))
+    }
+
+    /// QEMU's other one, with a file as its export `disk`.
+    pub fn storage_daemon(file: &Path) -> Server {
+        Server::start(|socket| {
+            Run::new("qemu-storage-daemon")
+                .arg("--blockdev")
+                .arg(format!("driver=file,node-name=disk,discard=unmap,filename={}", file.display()))
+                .arg("--nbd-server")
+                .arg(format!("addr.type=unix,max-connections=0,addr.path={}", socket.display()))
+                .words("--export type=nbd,id=e,node-name=disk,name=disk,writable=on")
+        })
+    }
+
     /// Whatever serves on the socket that it is given.
     ///
     /// # Panics

@@ -1,30 +1,8 @@
 //! Block devices at either end: copied to and from, and served. They are loop devices over files.
 
-use e2e::{Run, directory, needs, same_content};
+use e2e::{Loop, Run, directory, needs, same_content};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-
-/// A loop device, taken down again. What is set of one outlives it, so that is undone as well.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn over(file: &Path) -> Option<Loop> {
-        let ended = Run::new("losetup").words("--find --show").arg(file).end();
-        if !ended.status.success() {
-            e2e::skip("needs loop devices, and root");
-            return None;
-        }
-        Some(Loop(ended.text().trim_end().into()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        Run::new("partx").arg("--delete").arg(&self.0).end();
-        Run::new("blockdev").arg("--setrw").arg(&self.0).end();
-        Run::new("losetup").arg("--detach").arg(&self.0).end();
-    }
-}
+use std::path::Path;
 
 const SIZE: usize = 24 << 20;
 
@@ -41,9 +19,9 @@ fn a_device_is_copied_to_and_from() {
     // What was there before must go.
     fs::write(&below, vec![0x77; SIZE + (1 << 20)]).unwrap();
     let Some(device) = Loop::over(&below) else { return };
-    Run::diskpipe().words("copy --flush").arg(&image).arg(&device.0).end().good();
-    Run::new("cmp").arg("-n").arg(SIZE.to_string()).arg(&image).arg(&device.0).end().good();
-    Run::diskpipe().arg("copy").arg(&device.0).arg(&back).end().good();
+    Run::diskpipe().words("copy --flush").arg(&image).arg(device.path()).end().good();
+    Run::new("cmp").arg("-n").arg(SIZE.to_string()).arg(&image).arg(device.path()).end().good();
+    Run::diskpipe().arg("copy").arg(device.path()).arg(&back).end().good();
     let copied = fs::read(&back).unwrap();
     assert_eq!(copied.len(), SIZE + (1 << 20), "a device is as long as it was");
     assert!(copied[SIZE..].iter().all(|byte| *byte == 0x77), "what lies behind the copy stays");
@@ -51,7 +29,7 @@ fn a_device_is_copied_to_and_from() {
     let small = dir.path().join("small");
     File::create(&small).and_then(|file| file.set_len(1 << 20)).unwrap();
     let Some(small) = Loop::over(&small) else { return };
-    let refused = Run::diskpipe().arg("copy").arg(&image).arg(&small.0).end().code(1);
+    let refused = Run::diskpipe().arg("copy").arg(&image).arg(small.path()).end().code(1);
     assert!(refused.stderr.contains("smaller"), "{}", refused.stderr);
 }
 
@@ -69,7 +47,7 @@ fn a_device_is_served() {
                -c 'write -P 5 1M 2M' -c 'flush' "$uri""#,
         image.display()
     );
-    let serve = Run::diskpipe().words("serve file").arg(&device.0).args(["--run", &command]);
+    let serve = Run::diskpipe().words("serve file").arg(device.path()).args(["--run", &command]);
     let said = serve.text();
     assert!(said.starts_with("25165824\nImages are identical.\n") && !said.contains("failed"), "{said}");
     drop(device);
@@ -87,8 +65,8 @@ fn a_device_that_may_only_be_read_is_served_so() {
     let below = dir.path().join("below");
     fs::write(&below, vec![1; 1 << 20]).unwrap();
     let Some(device) = Loop::over(&below) else { return };
-    Run::new("blockdev").arg("--setro").arg(&device.0).end().good();
-    let serve = Run::diskpipe().words("serve file").arg(&device.0);
+    Run::new("blockdev").arg("--setro").arg(device.path()).end().good();
+    let serve = Run::diskpipe().words("serve file").arg(device.path());
     serve.args(["--run", r#"nbdinfo --is read-only "$uri" && nbdcopy "$uri" null:"#]).end().good();
 }
 
@@ -104,14 +82,14 @@ fn a_device_is_served_past_the_page_cache() {
     fs::write(&image, content()).unwrap();
     fs::write(&below, vec![0x77; SIZE]).unwrap();
     let Some(device) = Loop::over(&below) else { return };
-    let serve = Run::diskpipe().words("serve file cache=direct").arg(&device.0).args(["--run", ASK]);
+    let serve = Run::diskpipe().words("serve file cache=direct").arg(device.path()).args(["--run", ASK]);
     assert_eq!(serve.text(), "512 True True\n");
     let command = format!(
         r#"nbdcopy --connections=4 --requests=64 '{}' "$uri" && qemu-io -f raw -c 'read -P 0 768k 256k' \
                -c 'write -f -P 9 1M 512' -c 'write -z 2M 1M' -c 'write -zu 3M 1536' -c 'discard 4M 1M' -c flush "$uri""#,
         image.display()
     );
-    let serve = Run::diskpipe().words("serve file cache=direct").arg(&device.0).args(["--run", &command]);
+    let serve = Run::diskpipe().words("serve file cache=direct").arg(device.path()).args(["--run", &command]);
     let said = serve.text();
     assert!(!said.contains("failed"), "{said}");
     drop(device);
@@ -137,7 +115,7 @@ h.zero(1000, 3000, nbd.CMD_FLAG_NO_HOLE)
 h.zero(70001, 300000)
 h.trim(500000, 7777)
 h.flush()'"#;
-    Run::diskpipe().words("serve file").arg(&device.0).args(["--run", script]).end().good();
+    Run::diskpipe().words("serve file").arg(device.path()).args(["--run", script]).end().good();
     drop(device);
     let found = fs::read(&below).unwrap();
     let holds = |range: std::ops::Range<usize>, byte: u8| found[range].iter().all(|found| *found == byte);
@@ -158,8 +136,8 @@ fn a_partition_is_served() {
     fs::write(&image, &content()[..1 << 20]).unwrap();
     let Some(device) = Loop::over(&below) else { return };
     // The kernel may not know such tables itself.
-    Run::new("partx").arg("--add").arg(&device.0).end();
-    let second = PathBuf::from(format!("{}p2", device.0.display()));
+    Run::new("partx").arg("--add").arg(device.path()).end();
+    let second = PathBuf::from(format!("{}p2", device.path().display()));
     if !second.exists() {
         e2e::skip("needs partitions of loop devices");
         return;

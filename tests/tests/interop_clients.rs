@@ -277,22 +277,6 @@ fn but_for_the_size(text: String) -> String {
         .collect()
 }
 
-/// nbd-server stays in a namespace of its own: as a daemon it has been seen to kill more than itself.
-fn nbd_server(directory: &Path, exports: &str) -> Option<Server> {
-    let confine = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    if !Run::new("unshare").args(confine).arg("true").end().status.success() {
-        e2e::skip("needs root, to give nbd-server a process namespace");
-        return None;
-    }
-    let config = directory.join("config");
-    Some(Server::start(|socket| {
-        let generic = format!("[generic]\nunixsock = {}\nallowlist = true\n", socket.display());
-        fs::write(&config, format!("{generic}{exports}")).unwrap();
-        let script = r#"nbd-server -C "$1" -p "$1.pid"; sleep 300"#;
-        Run::new("unshare").args(confine).args(["sh", "-c", script, "sh"]).arg(&config)
-    }))
-}
-
 #[test]
 fn nbd_server_with_two_exports() {
     needs!("nbd-server", "unshare", "nbdinfo", "nbdcopy", "cmp");
@@ -305,7 +289,7 @@ fn nbd_server_with_two_exports() {
         one.display(),
         two.display()
     );
-    let Some(server) = nbd_server(dir.path(), &exports) else { return };
+    let Some(server) = Server::nbd_server(&exports) else { return };
     same_answers(&server.uri_of("one"), &["", "--json", "--map"], but_for_the_size);
     same_answers(&server.uri_of("two"), &["", "--json", "--map"], but_for_the_size);
     for export in ["one", "two", "none"] {

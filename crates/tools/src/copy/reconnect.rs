@@ -118,9 +118,7 @@ impl Reconnecting {
             if attempts > self.patience.attempts || self.patience.stop.asked() {
                 return Err(failed);
             }
-            if attempts == 1 {
-                self.lose(number, &failed);
-            }
+            self.lose(number, &failed);
             self.patience.wait(attempts).await?;
             self.connect(number).await?;
         }

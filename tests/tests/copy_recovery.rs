@@ -1,0 +1,351 @@
+//! Copies whose servers or who themselves are killed, and copies of what has changed.
+
+use e2e::{Process, Run, Server, directory, listens, needs};
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const SIZE: usize = 4 << 20;
+
+/// xorshift64, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    /// The seed is said, so that a failure can be looked for again.
+    fn new(seed: u64) -> Random {
+        println!("seed {seed}");
+        Random(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Islands of data, different for each number, in a disk of zeroes.
+fn content(number: u64) -> Vec<u8> {
+    let mut random = Random(number | 1);
+    let mut bytes = vec![0; SIZE];
+    for part in bytes.chunks_mut(64 << 10) {
+        if random.below(4) > 0 {
+            part.fill_with(|| random.below(256) as u8);
+        }
+    }
+    bytes
+}
+
+/// A server of ours that is started again on the same socket.
+struct Again {
+    socket: PathBuf,
+    words: String,
+    process: Process,
+}
+
+impl Again {
+    fn new(dir: &Path, name: &str, words: &str) -> Again {
+        let socket = dir.join(name);
+        let process = Again::start(&socket, words);
+        Again { socket, words: words.into(), process }
+    }
+
+    fn start(socket: &Path, words: &str) -> Process {
+        let process = Run::diskpipe().words("serve -f -U").arg(socket).words(words).start();
+        let begun = Instant::now();
+        while !listens(socket) {
+            assert!(begun.elapsed() < e2e::PATIENCE, "`{words}` does not serve");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        process
+    }
+
+    fn kill_and_start_again(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(e2e::PATIENCE).expect("what is killed ends");
+        fs::remove_file(&self.socket).unwrap();
+        self.process = Again::start(&self.socket, &self.words);
+    }
+
+    fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.socket.display())
+    }
+}
+
+/// Runs a copy that is killed at random moments until one of its runs ends. Returns how many were killed.
+fn copy_through_kills(random: &mut Random, dir: &Path, from: &str, to: &str) -> u64 {
+    for kills in 0.. {
+        assert!(kills < 1000, "it never comes to an end");
+        let mut copy = Run::diskpipe()
+            .words("copy --rate=24M --checkpoint=noted --checkpoint-interval=15ms")
+            .args([from, to])
+            .in_directory(dir)
+            .start();
+        if let Some(status) = copy.wait(Duration::from_millis(20 + random.below(130))) {
+            assert!(status.success(), "{from} to {to}: {status}");
+            return kills;
+        }
+        copy.signal(Signal::KILL);
+        copy.wait(e2e::PATIENCE).expect("what is killed ends");
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_copy_that_is_killed_goes_on_where_it_was() {
+    let mut random = Random::new(7);
+    let dir = directory();
+    let (source, out, file) =
+        (dir.path().join("source"), dir.path().join("out"), dir.path().join("served-out"));
+    fs::write(&source, content(1)).unwrap();
+    File::create(&file).unwrap().set_len(SIZE as u64).unwrap();
+    let served = Again::new(dir.path(), "s1", &format!("-r file {}", source.display()));
+    let taken = Again::new(dir.path(), "s2", &format!("file {}", file.display()));
+    let (source, out_name) = (source.display().to_string(), out.display().to_string());
+    let ways = [
+        (source.clone(), out_name.clone(), &out),
+        (served.uri(), out_name, &out),
+        (source, taken.uri(), &file),
+    ];
+    let mut kills = 0;
+    for round in 0.. {
+        let (from, to, arrived) = &ways[round % ways.len()];
+        if *arrived == &file {
+            File::options().write(true).open(&file).unwrap().write_all_at(&vec![0x55; SIZE], 0).unwrap();
+        } else {
+            let _ = fs::remove_file(&out);
+        }
+        kills += copy_through_kills(&mut random, dir.path(), from, to);
+        assert!(fs::read(arrived).unwrap() == content(1), "{from} to {to}, after {kills} kills");
+        assert!(!dir.path().join("noted").exists(), "it is removed when all is done");
+        if kills >= 25 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_copy_whose_servers_are_killed_connects_again_and_loses_nothing() {
+    let mut random = Random::new(11);
+    let dir = directory();
+    let (source, out) = (dir.path().join("source"), dir.path().join("out"));
+    fs::write(&source, content(2)).unwrap();
+    File::create(&out).unwrap().set_len(SIZE as u64).unwrap();
+    let mut served = Again::new(dir.path(), "s1", &format!("-r file {}", source.display()));
+    // What was not flushed is lost when this one is killed.
+    let mut taken = Again::new(dir.path(), "s2", &format!("--filter=cache file {}", out.display()));
+    let mut kills = 0;
+    while kills < 25 {
+        let mut rest = 5;
+        File::options().write(true).open(&out).unwrap().write_all_at(&vec![0x55; SIZE], 0).unwrap();
+        let mut copy = Run::diskpipe()
+            .words("copy --retry=30 --rate=16M --checkpoint-interval=40ms")
+            .args([served.uri(), taken.uri()])
+            .start();
+        let status = loop {
+            let patience =
+                if rest > 0 { Duration::from_millis(20 + random.below(150)) } else { e2e::PATIENCE };
+            if let Some(status) = copy.wait(patience) {
+                break status;
+            }
+            // Killed all the time it would never come to an end.
+            assert!(rest > 0, "the copy does not end");
+            rest -= 1;
+            kills += 1;
+            match random.below(2) {
+                0 => served.kill_and_start_again(),
+                _ => taken.kill_and_start_again(),
+            }
+        };
+        assert!(status.success(), "after {kills} kills: {status}");
+        // Only what was flushed counts.
+        taken.process.signal(Signal::KILL);
+        taken.process.wait(e2e::PATIENCE).expect("what is killed ends");
+        assert!(fs::read(&out).unwrap() == content(2), "after {kills} kills");
+        fs::remove_file(&taken.socket).unwrap();
+        taken = Again::new(dir.path(), "s2", &taken.words);
+    }
+}
+
+#[test]
+fn an_interrupted_copy_says_so_and_goes_on() {
+    for (signal, number) in [("INT", 130), ("TERM", 143)] {
+        let dir = directory();
+        fs::write(dir.path().join("source"), vec![5; SIZE]).unwrap();
+        // The rate leaves it no way to be faster than the signal, which comes when something is noted.
+        let script = format!(
+            "diskpipe copy --rate=1M --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
+             until [ -e noted ]; do sleep 0.01; done
+             kill -{signal} $copy; wait $copy; echo $?"
+        );
+        let ended = Run::sh(&script).in_directory(dir.path()).end().good();
+        let said = &ended.stderr;
+        assert_eq!(ended.text(), format!("{number}\n"), "{said}");
+        assert!(said.contains("interrupted: "), "{said}");
+        assert!(said.contains("out is not complete; the same command goes on from noted"), "{said}");
+        assert!(fs::metadata(dir.path().join("out")).unwrap().len() < SIZE as u64);
+        let again = Run::diskpipe().words("copy --summary --checkpoint=noted source out");
+        let ended = again.in_directory(dir.path()).end().good();
+        assert!(!ended.stderr.contains("4M read"), "it goes on: {}", ended.stderr);
+        assert!(fs::read(dir.path().join("out")).unwrap() == vec![5; SIZE]);
+    }
+}
+
+/// A checkpoint of a copy from `source` to `out`, both in this directory, that was killed.
+fn half_done(dir: &Path) {
+    let script = "diskpipe copy --rate=1M --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
+                  until [ -e noted ]; do sleep 0.01; done
+                  kill -9 $copy";
+    Run::sh(script).in_directory(dir).end().good();
+}
+
+#[test]
+fn a_checkpoint_is_not_believed_when_something_else_has_changed() {
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    let refused = |why: &str| {
+        let copy = Run::diskpipe().words("copy --checkpoint=noted source out").in_directory(dir.path());
+        let ended = copy.end().code(1);
+        assert!(ended.stderr.contains(why), "{why}: {}", ended.stderr);
+    };
+    fs::write(at("source"), content(3)).unwrap();
+    half_done(dir.path());
+    let whole = fs::read(at("noted")).unwrap();
+    fs::write(at("noted"), &whole[..whole.len() - 9]).unwrap();
+    refused("the checkpoint is damaged");
+    fs::write(at("noted"), "something else").unwrap();
+    refused("not a checkpoint");
+    fs::write(at("noted"), &whole).unwrap();
+    fs::rename(at("out"), at("other")).unwrap();
+    refused("what was copied before is not there");
+    fs::copy(at("other"), at("out")).unwrap();
+    refused("not the destination of the checkpoint: another file has this name now");
+    fs::rename(at("other"), at("out")).unwrap();
+    let was = fs::read(at("out")).unwrap();
+    fs::write(at("out"), vec![9; was.len()]).unwrap();
+    refused("it does not hold what was copied to it");
+    fs::write(at("out"), &was).unwrap();
+    fs::write(at("source"), content(3)).unwrap();
+    refused("not the source of the checkpoint: it has been changed");
+    let copy = Run::diskpipe().words("copy --assume-same-source --checkpoint=noted source out");
+    copy.in_directory(dir.path()).end().good();
+    assert!(fs::read(at("out")).unwrap() == content(3));
+}
+
+#[test]
+fn what_cannot_go_on_is_refused_at_the_start() {
+    let dir = directory();
+    fs::write(dir.path().join("source"), content(1)).unwrap();
+    for (words, why) in [
+        ("cat source | diskpipe copy --checkpoint=c - out", "the source must be"),
+        ("diskpipe copy --checkpoint=c - out < source", "the source must be"),
+        ("diskpipe copy --checkpoint=c source - > out", "the destination must be"),
+        ("diskpipe copy --checkpoint=c source null:", "the destination must be"),
+        ("diskpipe copy --retry source out", "neither end is the URI of a server"),
+        ("diskpipe copy --retry [ diskpipe serve pattern 1M ] out", "neither end is the URI of a server"),
+        ("diskpipe copy --incremental=x source source2", "what was copied before is not there"),
+    ] {
+        let ended = Run::sh(words).in_directory(dir.path()).end().code(1);
+        assert!(ended.stderr.contains(why), "{words}: {}", ended.stderr);
+        assert!(!dir.path().join("source2").exists());
+    }
+}
+
+#[test]
+fn without_a_server_a_copy_gives_up_at_last() {
+    let dir = directory();
+    let mut server = Again::new(dir.path(), "s", "--filter=rate pattern 64M rate=8M");
+    let command = format!("diskpipe copy --retry=2 '{}' null: & copy=$!; echo; wait $copy", server.uri());
+    let copy = std::thread::spawn(move || Run::sh(&command).end());
+    // It may not even have begun, and then the socket is not there.
+    std::thread::sleep(Duration::from_millis(300));
+    server.process.signal(Signal::KILL);
+    server.process.wait(e2e::PATIENCE).unwrap();
+    fs::remove_file(&server.socket).unwrap();
+    let ended = copy.join().unwrap().code(1);
+    assert!(ended.stderr.contains("diskpipe copy: "), "{}", ended.stderr);
+}
+
+#[test]
+fn only_what_a_bitmap_names_is_copied() {
+    needs!("qemu-nbd", "qemu-img", "qemu-io", "cmp");
+    let dir = directory();
+    fs::write(dir.path().join("raw"), content(4)).unwrap();
+    let script = r#"set -e
+        qemu-img convert -f raw -O qcow2 raw disk.qcow2
+        diskpipe copy [ qemu-nbd -r -f qcow2 disk.qcow2 ] backup
+        qemu-img bitmap --add disk.qcow2 monday
+        qemu-io -f qcow2 -c 'write -P 9 1M 128k' -c 'write -z 2M 192k' -c 'write -P 7 3M 512' disk.qcow2 > log
+        # What the bitmap does not name is left alone.
+        cp backup other
+        printf x | dd of=other bs=1 seek=100 conv=notrunc status=none
+        for to in backup other; do
+            diskpipe copy --incremental=monday --summary [ qemu-nbd -r -f qcow2 -B monday disk.qcow2 ] $to
+        done
+        qemu-img convert -f qcow2 -O raw disk.qcow2 now
+        cmp now backup
+        ! cmp -s now other
+        diskpipe copy --incremental=tuesday [ qemu-nbd -r -f qcow2 -B monday disk.qcow2 ] backup || echo none
+        truncate -s 1M short
+        diskpipe copy --incremental=monday [ qemu-nbd -r -f qcow2 -B monday disk.qcow2 ] short || echo short"#;
+    let ended = Run::sh(script).in_directory(dir.path()).end().good();
+    assert_eq!(ended.text(), "none\nshort\n", "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("--incremental=qemu:dirty-bitmap:tuesday: the source has no such"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("short: it is no copy of the source"), "{}", ended.stderr);
+    // Clusters of 64K: two and one with data, three with zeroes.
+    assert!(ended.stderr.contains("copied 384K in"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_manifest_finds_what_has_changed_and_a_hash_is_the_same_everywhere() {
+    let dir = directory();
+    let mut bytes = content(5);
+    bytes[900_000..1_200_000].fill(6);
+    fs::write(dir.path().join("source"), &bytes).unwrap();
+    let copy = |words: &str| {
+        let script = format!("diskpipe copy {words}");
+        Run::sh(&script).in_directory(dir.path()).end()
+    };
+    let hash = copy("--blkhash --manifest=m1 source backup").good().text();
+    assert_eq!(hash.len(), 65);
+    for way in ["[ diskpipe serve file source ] null:", "- null: < source", "- - < source 2>&1 > out"] {
+        assert_eq!(copy(&format!("--blkhash {way}")).good().text(), hash, "{way}");
+    }
+    assert_eq!(Run::sh("cat source | diskpipe copy --blkhash - null:").in_directory(dir.path()).text(), hash);
+    copy("--blkhash --blkhash-file=h source null:").good();
+    assert_eq!(fs::read_to_string(dir.path().join("h")).unwrap(), hash);
+    assert_ne!(copy("--blkhash=sha256/4k source null:").good().text(), hash);
+
+    copy("--check=m1 backup null:").good();
+    bytes[1_000_000..1_100_000].fill(0);
+    bytes[3_000_000] ^= 1;
+    fs::write(dir.path().join("source"), &bytes).unwrap();
+    let wrong = copy("--check=m1 source null:").code(1);
+    assert!(wrong.stderr.contains("it differs at 983040"), "{}", wrong.stderr);
+    let brought = copy("--changed-since=m1 --manifest=m2 --summary source backup").good();
+    assert!(fs::read(dir.path().join("backup")).unwrap() == bytes);
+    assert!(brought.stderr.contains("copied 192K in"), "two blocks and one: {}", brought.stderr);
+    copy("--check=m2 backup null:").good();
+}
+
+#[test]
+fn progress_is_told_to_people_and_programs() {
+    let ended =
+        Run::serve("pattern 8M", r#"diskpipe copy --rate=32M --progress=json:3 "$uri" null: 3>&1"#).text();
+    let lines: Vec<serde_json::Value> =
+        ended.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["done"], &last["finished"]), (&(8 << 20).into(), &true.into()));
+    assert!(lines.iter().rev().skip(1).all(|line| line["finished"] == false));
+    let ended =
+        Run::serve("pattern 8M", r#"diskpipe copy --progress=bar --summary "$uri" null:"#).end().good();
+    assert!(ended.stderr.contains("100.0% [") && ended.stderr.contains("copied 8M in "), "{}", ended.stderr);
+    assert_eq!(Server::ours("pattern 1M").stop().0.unwrap().code(), Some(0));
+}
