@@ -141,10 +141,10 @@ fn a_copy_whose_servers_are_killed_connects_again_and_loses_nothing() {
     while kills < 25 {
         let mut rest = 5;
         File::options().write(true).open(&out).unwrap().write_all_at(&vec![0x55; SIZE], 0).unwrap();
-        let mut copy = Run::diskpipe()
-            .words("copy --retry=30 --rate=16M --checkpoint-interval=40ms")
-            .args([served.uri(), taken.uri()])
-            .start();
+        let script =
+            r#"exec diskpipe copy --retry=30 --rate=16M --checkpoint-interval=40ms "$1" "$2" 2> said"#;
+        let copy = Run::sh(script).args(["sh".into(), served.uri(), taken.uri()]);
+        let mut copy = copy.in_directory(dir.path()).start();
         let status = loop {
             let patience =
                 if rest > 0 { Duration::from_millis(20 + random.below(150)) } else { e2e::PATIENCE };
@@ -160,7 +160,8 @@ fn a_copy_whose_servers_are_killed_connects_again_and_loses_nothing() {
                 _ => taken.kill_and_start_again(),
             }
         };
-        assert!(status.success(), "after {kills} kills: {status}");
+        let said = || fs::read_to_string(dir.path().join("said")).unwrap_or_default();
+        assert!(status.success(), "after {kills} kills: {status}\n{}", said());
         // Only what was flushed counts.
         taken.process.signal(Signal::KILL);
         taken.process.wait(e2e::PATIENCE).expect("what is killed ends");

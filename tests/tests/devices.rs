@@ -2,7 +2,7 @@
 
 use e2e::{Loop, Run, directory, needs, same_content};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::PathBuf;
 
 const SIZE: usize = 24 << 20;
 

@@ -5,6 +5,7 @@
 //! only be read or written in order. `watch` goes along with all of them, `keeper` makes safe what is done, and
 //! `reconnect` finds lost servers again.
 
+mod aside;
 mod changes;
 pub mod checkpoint;
 pub(crate) mod endpoint;
@@ -15,7 +16,7 @@ mod file;
 mod hash;
 mod job;
 mod keeper;
-mod manifest;
+pub mod manifest;
 mod map;
 mod nbd;
 mod null;
@@ -145,11 +146,7 @@ fn run(invocation: &Invocation, options: &Options, stop: &Stop) -> Result<()> {
             return Err(e);
         }
     }
-    if let Some(path) = &options.checkpoint
-        && path.exists()
-    {
-        std::fs::remove_file(path).with_context(|| path.display().to_string())?;
-    }
+    keeper.remove()?;
     if options.summary || options.verbose > 0 {
         let (copied, took) = watch.progress.here();
         eprintln!("{}: {}", invocation.name, watch.tally.summary(copied, took));

@@ -6,6 +6,7 @@
 pub(crate) mod identity;
 
 use crate::copy::{
+    aside::Aside,
     hash::{Algorithm, hex},
     ranges::Ranges,
 };
@@ -67,7 +68,7 @@ impl Checkpoint {
     /// As it is written.
     fn text(&self) -> Result<String> {
         let body = serde_json::to_string(self).context("the checkpoint has no text")?;
-        Ok(format!("{MAGIC} {}\n{body}\n", hex(&Algorithm::Sha256.digest(body.as_bytes()))))
+        Ok(signed(&body))
     }
 
     /// Reads one.
@@ -130,20 +131,21 @@ impl Checkpoint {
     /// It cannot be written.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let why = || path.display().to_string();
-        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file =
-            tempfile::Builder::new().prefix(".checkpoint").tempfile_in(directory).with_context(why)?;
-        file.write_all(self.text()?.as_bytes()).with_context(why)?;
-        file.as_file().sync_all().with_context(why)?;
-        file.persist(path).map_err(|e| e.error).with_context(why)?;
-        File::open(directory).and_then(|directory| directory.sync_all()).with_context(why)
+        let mut file = Aside::new(path).with_context(why)?;
+        file.write_all(self.text()?.as_bytes()).and_then(|()| file.finish()).with_context(why)
     }
 }
 
-/// Reads a checkpoint, and one as it is written after that. For the fuzzer.
+/// A text with its checksum before it.
+fn signed(body: &str) -> String {
+    format!("{MAGIC} {}\n{body}\n", hex(&Algorithm::Sha256.digest(body.as_bytes())))
+}
+
+/// Reads a checkpoint with any body, and what was read as it is written again. For the fuzzer.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
-    if let Ok(checkpoint) = Checkpoint::parse(bytes) {
+    let _ = Checkpoint::parse(bytes);
+    if let Ok(checkpoint) = Checkpoint::parse(signed(&String::from_utf8_lossy(bytes)).as_bytes()) {
         let text = checkpoint.text().unwrap_or_default();
         assert!(Checkpoint::parse(text.as_bytes()).is_ok_and(|again| again == checkpoint));
     }
@@ -210,14 +212,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_fail(body in any::<Vec<u8>>(), signed in any::<bool>()) {
-            if signed {
-                let body = String::from_utf8_lossy(&body);
-                let sum = hex(&Algorithm::Sha256.digest(body.as_bytes()));
-                fuzz(format!("{MAGIC} {sum}\n{body}\n").as_bytes());
-            } else {
-                fuzz(&body);
-            }
+        fn no_bytes_make_the_reader_fail(body: Vec<u8>, done: Vec<(u64, u64)>) {
+            fuzz(&body);
+            let mut checkpoint = checkpoint(&Ranges::new());
+            checkpoint.done = done;
+            fuzz(serde_json::to_string(&checkpoint).unwrap().as_bytes());
         }
     }
 }

@@ -323,7 +323,7 @@ impl Hashes {
         }
         let hash = outer.finish(size);
         if let Some(writes) = state.writes.take() {
-            writes.finish(size, &hash)?;
+            writes.finish(&hash)?;
         }
         Ok(hash)
     }

@@ -5,8 +5,9 @@ use crate::copy::{checkpoint::Checkpoint, engine::Lane, ranges::Ranges, watch::W
 use anyhow::{Context, Result};
 use disk::Error;
 use std::{
+    io,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct Keeper<'a> {
     checkpoint: Option<(PathBuf, Checkpoint)>,
     /// What was noted last.
     safe: Mutex<Ranges>,
+    /// Whether nothing is to be noted any more. Locked while something is: that goes on when its future is dropped.
+    closed: Arc<Mutex<bool>>,
 }
 
 impl<'a> Keeper<'a> {
@@ -29,7 +32,7 @@ impl<'a> Keeper<'a> {
         checkpoint: Option<(PathBuf, Checkpoint)>,
     ) -> Keeper<'a> {
         let safe = checkpoint.as_ref().map(|(_, checkpoint)| checkpoint.done()).unwrap_or_default();
-        Keeper { lanes, watch, interval, checkpoint, safe: Mutex::new(safe) }
+        Keeper { lanes, watch, interval, checkpoint, safe: Mutex::new(safe), closed: Arc::default() }
     }
 
     /// Does so from time to time. Ends only when it fails.
@@ -61,10 +64,30 @@ impl<'a> Keeper<'a> {
         if let Some((path, checkpoint)) = &self.checkpoint {
             let (path, mut checkpoint) = (path.clone(), checkpoint.clone());
             checkpoint.set_done(&done);
-            reactor::unblock(move || checkpoint.save(&path)).await.map_err(Error::from)??;
+            let closed = self.closed.clone();
+            let save = move || {
+                let closed = closed.lock().unwrap_or_else(PoisonError::into_inner);
+                if *closed { Ok(()) } else { checkpoint.save(&path) }
+            };
+            reactor::unblock(save).await.map_err(Error::from)??;
         }
         *self.safe.lock().unwrap_or_else(PoisonError::into_inner) = done;
         Ok(())
+    }
+
+    /// All is done: the checkpoint is removed, and does not come back.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let Some((path, _)) = &self.checkpoint else { return Ok(()) };
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(e).with_context(|| path.display().to_string())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The copy ends early: what is safe now is safe.

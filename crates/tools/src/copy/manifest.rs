@@ -4,6 +4,7 @@
 //! also what proves the file sound.
 
 use crate::copy::{
+    aside::Aside,
     hash::{Algorithm, Outer, Way, hex},
     ranges::Ranges,
 };
@@ -40,7 +41,7 @@ impl Entry {
 
 /// A manifest that is being written. It appears under its name when it is whole.
 pub(crate) struct Written {
-    file: BufWriter<tempfile::NamedTempFile>,
+    file: BufWriter<Aside>,
     path: PathBuf,
     /// Zeroes that may go on.
     zeroes: u64,
@@ -53,9 +54,7 @@ impl Written {
     /// The file cannot be made.
     pub(crate) fn new(path: &Path, way: Way, size: u64) -> Result<Written> {
         let why = || path.display().to_string();
-        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".manifest").tempfile_in(directory).with_context(why)?;
-        let mut file = BufWriter::new(file);
+        let mut file = BufWriter::new(Aside::new(path).with_context(why)?);
         let Way { algorithm, block } = way;
         writeln!(file, "{MAGIC}\nsize {size}\nblock {block}\nalgorithm {}", algorithm.name())
             .with_context(why)?;
@@ -92,14 +91,12 @@ impl Written {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn finish(mut self, _size: u64, hash: &str) -> Result<()> {
+    pub(crate) fn finish(mut self, hash: &str) -> Result<()> {
         self.end_zeroes()?;
         let why = || self.path.display().to_string();
         writeln!(self.file, "blkhash {hash}").with_context(why)?;
         let file = self.file.into_inner().map_err(|e| e.into_error()).with_context(why)?;
-        file.as_file().sync_all().with_context(why)?;
-        file.persist(&self.path).map_err(|e| e.error).with_context(why)?;
-        Ok(())
+        file.finish().with_context(why)
     }
 }
 
@@ -143,6 +140,18 @@ pub(crate) fn check(lines: impl BufRead) -> Result<String> {
         bail!("the manifest is damaged: its end does not fit what comes before");
     }
     Ok(hash)
+}
+
+/// Reads a manifest. For the fuzzer.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    // Many blocks of zeroes take long, and are no error.
+    if !bytes
+        .windows(11)
+        .any(|window| window.starts_with(b"zero ") && window[5..].iter().all(u8::is_ascii_digit))
+    {
+        let _ = check(bytes);
+    }
 }
 
 impl<R: BufRead> Manifest<R> {

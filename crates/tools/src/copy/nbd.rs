@@ -84,7 +84,7 @@ impl Nbd {
         patience: Option<&Patience>,
     ) -> Result<Nbd> {
         connector.options.contexts.extend_from_slice(contexts);
-        let disk = connector.open()?;
+        let disk = open(&connector, patience)?;
         let patience = patience.cloned();
         let first = link(&connector, disk, patience.as_ref());
         Ok(Nbd { connector, first, may_reconnect, patience })
@@ -105,13 +105,17 @@ impl Nbd {
     /// # Errors
     /// The server refuses it.
     pub(crate) fn another(&self) -> Result<Another> {
-        let another = self.connector.open()?;
+        let another = open(&self.connector, self.patience.as_ref())?;
         if another.facts().size != self.first.disk().facts().size {
             return Err(disk::Error::io("the server opened a disk of another size on a further connection"));
         }
         let link = link(&self.connector, another, self.patience.as_ref());
         Ok(Another { disk: link.disk(), server: Some(link) })
     }
+}
+
+fn open(connector: &Connector, patience: Option<&Patience>) -> Result<RemoteDisk> {
+    patience.map_or_else(|| connector.open(), |patience| patience.open(connector))
 }
 
 fn link(connector: &Connector, disk: RemoteDisk, patience: Option<&Patience>) -> Link {

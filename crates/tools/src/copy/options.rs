@@ -100,7 +100,7 @@ pub(crate) struct Options {
     #[arg(short = 'R', long, value_name = "N")]
     pub(crate) requests: Option<NonZeroUsize>,
 
-    /// Connect again to a server (of a URI) whose connection is lost, up to N times for each request.
+    /// Connect again to a server (of a URI) that goes away, up to N times for each request.
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
     pub(crate) retry: Option<NonZeroU32>,
 

@@ -32,6 +32,28 @@ impl Patience {
         FIRST_PAUSE.saturating_mul(1u32.checked_shl(number - 1).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
     }
 
+    /// Opens an export, as often as it takes.
+    ///
+    /// # Errors
+    /// What the last attempt failed for.
+    pub(crate) fn open(&self, connector: &Connector) -> Result<RemoteDisk> {
+        let mut attempts = 0;
+        loop {
+            let failed = match connector.open() {
+                Ok(disk) => return Ok(disk),
+                Err(e) => e,
+            };
+            attempts += 1;
+            if attempts > self.attempts {
+                return Err(failed);
+            }
+            if attempts == 1 {
+                eprintln!("{}: {failed}; connecting again", self.program);
+            }
+            reactor::block_on(self.wait(attempts))?;
+        }
+    }
+
     /// Waits for the time that attempt `number`, from 1, is due.
     async fn wait(&self, number: u32) -> Result<()> {
         let mut left = Patience::pause(number);

@@ -1,0 +1,6 @@
+//! Checkpoints of copies.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| tools::copy::checkpoint::fuzz(bytes));
