@@ -75,13 +75,17 @@ impl Boot {
         let flags = le16(&bytes, 40);
         let active = if bits == 32 && flags & 0x80 != 0 { u64::from(flags & 15) } else { 0 };
         let more = if bits == 32 { 64 } else { 36 };
+        let root_cluster = if bits == 32 { le32(&bytes, 44) & 0x0fff_ffff } else { 0 };
+        if bits == 32 && !(2..clusters.saturating_add(2)).contains(&root_cluster) {
+            return Err(Error::io("the boot sector is damaged: there is no root directory"));
+        }
         let is_extended = byte(&bytes, more + 2) == 0x29;
         Ok(Boot {
             bits: bits as u32,
             cluster,
             clusters,
             root: Range::new(root_start, root_size),
-            root_cluster: if bits == 32 { le32(&bytes, 44) & 0x0fff_ffff } else { 0 },
+            root_cluster,
             table: Range::new((reserved + active * per_table) * sector, table_size),
             data,
             label: if is_extended { super::names::label(part(&bytes, more + 7, 11)) } else { String::new() },

@@ -33,12 +33,23 @@ const LONG: u8 = 0x0f;
 /// Takes an entry as it is on the disk, and where it is.
 type EachRaw<'a> = &'a mut dyn FnMut(&[u8], u64) -> Result<ControlFlow<()>>;
 
+/// Clusters of a chain that follow each other on the disk.
+#[derive(Clone, Copy)]
+struct Stretch {
+    /// In the chain.
+    index: u64,
+    /// On the disk.
+    cluster: u32,
+    /// How many, not 0.
+    count: u32,
+}
+
 pub(crate) struct Fat {
     source: Source,
     boot: Boot,
     about: About,
-    /// Of chains of clusters, by their first: how far one was followed last, and the cluster there.
-    followed: Mutex<HashMap<u32, (u64, u32)>>,
+    /// Of chains of clusters, by their first: the stretch that was asked for last.
+    followed: Mutex<HashMap<u32, Stretch>>,
 }
 
 impl Fat {
@@ -81,7 +92,13 @@ impl Fat {
         }
         let lock = || self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut at, mut cluster) = match lock().get(&first) {
-            Some((at, cluster)) if *at <= index => (*at, *cluster),
+            Some(last) if (last.index..last.index + u64::from(last.count)).contains(&index) => {
+                let within = (index - last.index) as u32;
+                return Ok((last.cluster + within, (last.count - within).into()));
+            }
+            Some(last) if last.index < index => {
+                (last.index + u64::from(last.count) - 1, last.cluster + last.count - 1)
+            }
             _ => (0, first),
         };
         let ended = || Error::io(format!("the chain of clusters from {first} on ends too early"));
@@ -105,8 +122,8 @@ impl Fat {
         if followed.len() > 4096 {
             followed.clear();
         }
-        followed.insert(first, (index + count - 1, cluster));
-        Ok((start, count))
+        followed.insert(first, Stretch { index, cluster: start, count });
+        Ok((start, count.into()))
     }
 
     /// The entries of a directory as they are on the disk, and where.
@@ -115,7 +132,8 @@ impl Fat {
         let mut at = 0;
         while at < LARGEST_DIRECTORY {
             let (start, len) = match first {
-                0 if at > 0 => return Ok(()),
+                // The root directory of FAT12 and FAT16 is in one place, and may be of no size in a damaged one.
+                0 if at > 0 || self.boot.root.is_empty() => return Ok(()),
                 0 => (self.boot.root.start, self.boot.root.len),
                 _ => {
                     let index = at / self.boot.cluster;

@@ -5,7 +5,7 @@ mod mbr;
 mod types;
 
 use crate::{Guid, Source};
-use disk::{Range, Result};
+use disk::{Error, Range, Result};
 
 /// Which kind of table it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +95,16 @@ pub fn read(disk: &Source, sector: Option<u32>) -> Result<Option<Table>> {
     let first = disk.beginning(0, 512)?;
     let announced = mbr::announces_gpt(&first);
     if announced || !mbr::is_signed(&first) {
-        match gpt::read(disk, sector, announced)? {
-            Some(table) => return Ok(Some(table)),
-            None if !announced => return Ok(None),
-            None => {}
+        let found = gpt::read(disk, sector, announced)?;
+        if found.is_some() || !announced {
+            return Ok(found);
         }
     }
-    mbr::read(disk, &first, sector)
+    let found = mbr::read(disk, &first, sector)?;
+    match found {
+        Some(table) if announced && table.partitions.is_empty() => {
+            Err(Error::io("the MBR tells of a GPT, of which there is no trace"))
+        }
+        found => Ok(found),
+    }
 }
