@@ -10,6 +10,7 @@ mod copy;
 mod echo;
 mod footprint;
 mod load;
+mod mounts;
 mod servers;
 mod table;
 
@@ -40,6 +41,8 @@ enum Topic {
     Startup,
     /// Copying tools.
     Copy,
+    /// A disk as a file.
+    Mount,
 }
 
 /// How to measure.
@@ -133,6 +136,7 @@ fn measure(options: &Options) -> Result<()> {
         Topic::Memory,
         Topic::Startup,
         Topic::Copy,
+        Topic::Mount,
     ];
     let topics = if options.topics.is_empty() { &everything[..] } else { &options.topics };
     for topic in topics {
@@ -145,6 +149,7 @@ fn measure(options: &Options) -> Result<()> {
             Topic::Memory => footprint::memory()?,
             Topic::Startup => footprint::startup(options)?,
             Topic::Copy => copy::compare(options)?,
+            Topic::Mount => mounts::compare(options)?,
         }
     }
     Ok(())
