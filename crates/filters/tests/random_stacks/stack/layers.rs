@@ -31,6 +31,7 @@ pub const LAYERS: &[(&str, Make)] = &[
         ]
     }),
     ("log", |_| vec!["logfile=/dev/null".into()]),
+    ("crashlab", |_| vec!["crashlab-memory=1M".into()]),
     ("trace", |_| vec!["trace-file=/dev/null".into()]),
     ("stats", |n| vec!["statsfile=/dev/null".into(), format!("statsthreshold={}", n % 101)]),
     ("delay", |n| vec!["rdelay=0".into(), "wdelay=0".into(), format!("delay-fast-zero={}", n & 1 != 0)]),
@@ -97,7 +98,7 @@ pub const LAYERS: &[(&str, Make)] = &[
 ];
 
 /// Filters that let requests fail, say of a disk what is not so, or need a file of their own.
-pub const OTHERS: &[&str] = &["checkwrite", "ddrescue", "extentlist", "pause", "prefetch"];
+pub const OTHERS: &[&str] = &["cbt", "checkwrite", "ddrescue", "extentlist", "pause", "prefetch"];
 
 /// One filter of a stack: which one, and the number that chooses its parameters.
 #[derive(Clone, Copy, Debug)]
