@@ -268,6 +268,22 @@ impl Claim<'_> {
         std::mem::forget(self);
     }
 
+    /// The blocks are in another state now, and stay claimed.
+    #[must_use]
+    pub fn turn(self, state: State) -> Self {
+        let (leaf, from, to) = (self.leaf, self.from, self.to);
+        let count = leaf.change(from, to, self.was.busy(), state.busy());
+        debug_assert_eq!(count, to - from, "somebody changed blocks that were claimed");
+        std::mem::forget(self);
+        Claim { leaf, from, to, was: state }
+    }
+
+    /// In which state they were when they were claimed.
+    #[inline]
+    pub fn was(&self) -> State {
+        self.was
+    }
+
     #[inline]
     fn release(&self, state: State) {
         let count = self.leaf.change(self.from, self.to, self.was.busy(), state);
