@@ -184,3 +184,111 @@ fn a_trace_of_another_disk_is_left_aside_with_a_message() {
         .end();
     assert!(end.code(1).stderr.contains("boot.trace: this is not the file of a trace"));
 }
+
+#[test]
+fn a_kept_cache_reads_a_slow_disk_once_until_that_changes() {
+    needs!("nbdcopy");
+    let dir = directory();
+    let source = dir.path().join("disk");
+    fs::write(&source, vec![7; 4 << 20]).unwrap();
+    let reads = || {
+        let arguments =
+            "--filter=cache --filter=log file disk logfile=log cache-file=kept cache-on-read=true";
+        Run::serve(arguments, "nbdcopy \"$uri\" copy").in_directory(dir.path()).end().good();
+        let copy = fs::read(dir.path().join("copy")).unwrap();
+        assert!(copy == fs::read(&source).unwrap(), "the copies differ");
+        fs::remove_file(dir.path().join("copy")).unwrap();
+        let log = fs::read_to_string(dir.path().join("log")).unwrap();
+        log.lines().filter(|line| line.contains(" Read ")).count()
+    };
+    assert!(reads() > 0);
+    assert_eq!(reads(), 0);
+    fs::write(&source, vec![8; 4 << 20]).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(10);
+    fs::File::options().write(true).open(&source).unwrap().set_modified(later).unwrap();
+    assert!(reads() > 0);
+    assert_eq!(reads(), 0);
+}
+
+#[test]
+fn a_killed_server_with_a_kept_cache_loses_nothing_that_was_flushed() {
+    needs!("nbdsh");
+    let dir = directory();
+    let disk = dir.path().join("disk");
+    fs::write(&disk, vec![0; 4 << 20]).unwrap();
+    let serve = || {
+        let file = dir.path().join("kept");
+        let options = "cache-min-block-size=4K cache-max-size=2M cache-on-read=true";
+        Server::ours(&format!(
+            "--filter=cache file {} cache-file={} {options}",
+            disk.display(),
+            file.display()
+        ))
+    };
+    // Each number goes into all of its slot, is flushed, and is told.
+    let script = "
+import os
+start = int(os.environ['first'])
+for n in range(start, start + 100000):
+    h.pwrite(n.to_bytes(8, 'big') * 512, n % 1024 * 4096)
+    if n % 7 == 0:
+        h.flush()
+        with open(os.environ['told'] + '.new', 'w') as f: f.write(str(n))
+        os.rename(os.environ['told'] + '.new', os.environ['told'])";
+    let told = dir.path().join("told");
+    let (mut first, mut flushed) = (1u64, 0u64);
+    let mut expected = vec![0; 1024];
+    for round in 0..5 {
+        let server = serve();
+        let run = Run::new("nbdsh").env("first", first.to_string()).env("told", &told);
+        let writer = run.arg("-u").arg(server.uri()).args(["-c", script]).start();
+        let started = std::time::Instant::now();
+        while flushed < first + 300 * (round + 1) {
+            assert!(started.elapsed() < std::time::Duration::from_secs(120), "{flushed} flushed");
+            flushed = fs::read_to_string(&told).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        server.process.signal(Signal::KILL);
+        drop((server, writer));
+        flushed = fs::read_to_string(&told).unwrap().parse().unwrap();
+        (first..=flushed).for_each(|n| expected[n as usize % 1024] = n);
+        let server = serve();
+        let copy = dir.path().join("copy");
+        Run::diskpipe().args(["copy", "--no-extents"]).arg(server.uri()).arg(&copy).end().good();
+        let bytes = fs::read(&copy).unwrap();
+        for slot in 0..1024u64 {
+            let newest = expected[slot as usize];
+            let slot_bytes = &bytes[slot as usize * 4096..][..4096];
+            let found = u64::from_be_bytes(slot_bytes[..8].try_into().unwrap());
+            assert!(found >= newest, "slot {slot} has {found}, and {newest} was flushed");
+        }
+        fs::remove_file(copy).unwrap();
+        if round == 2 {
+            // An orderly end brings all of it below.
+            server.stop();
+            let bytes = fs::read(&disk).unwrap();
+            assert_eq!(bytes[(flushed % 1024 * 4096) as usize..][..8], flushed.to_be_bytes());
+        }
+        first = flushed + 1024;
+        first -= first % 1024;
+        flushed = 0;
+    }
+}
+
+#[test]
+fn a_kept_cache_without_room_passes_writes_on() {
+    needs!("nbdsh");
+    let dir = directory();
+    // In blocks of 512 bytes: room for about half of it.
+    let serve =
+        "ulimit -f 9000; diskpipe serve --filter=cache memory 8M cache-file=kept cache-on-read=true --run";
+    let script = format!(
+        "{serve} 'nbdsh -u \"$uri\" -c \"
+for at in range(0, 8 << 20, 65536): h.pwrite(bytes([at // 65536 % 251]) * 65536, at)
+h.flush()
+for at in range(0, 8 << 20, 65536): assert h.pread(65536, at) == bytes([at // 65536 % 251]) * 65536
+\"'"
+    );
+    Run::sh(&script).in_directory(dir.path()).end().good();
+    assert!(fs::metadata(dir.path().join("kept")).unwrap().len() <= 9000 * 512);
+}

@@ -1,21 +1,28 @@
-//! `cache`: blocks of a slow disk in a temporary file.
+//! `cache`: blocks of a slow disk in a file, temporary or kept.
 //!
-//! All connections to an export share one [`Cache`] and one disk below it. The blocks are divided among shards, each with a
-//! lock of its own ([`blocks`]); a request locks the shards of its blocks, in order, and no others.
+//! All connections to an export share one [`Cache`] and one disk below it. The states of blocks are atomic words, and
+//! their bytes lie in a sparse file (both are of the crate `store`): what is here is read and changed without a lock.
 
 mod blocks;
+mod kept;
 mod layer;
+mod recent;
 
 use crate::on_read::OnRead;
 use async_lock::Mutex;
-use blocks::{Limits, Shard};
+use blocks::{Cache, Shared};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};
 use layer::Layer;
 use params::{Choice, ParamError, Params, Size};
-use std::{collections::HashMap, sync::Arc};
-use store::Store;
+use recent::Recent;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+};
+use store::{Blocks, Store};
 
-/// Keep blocks of a slow disk in a temporary file.
+/// Keep blocks of a slow disk in a file.
 #[derive(Params)]
 pub(crate) struct CacheFilter {
     /// What becomes of writes: `writeback`, they stay in the cache until a client flushes; `writethrough`, they go to the
@@ -23,7 +30,9 @@ pub(crate) struct CacheFilter {
     /// ends**.
     #[param(default = "writeback")]
     cache: Mode,
-    /// How many bytes are kept at a time: a power of two from 4K on.
+    /// Keep the cache in this file, which is made if it is not there and outlives the server.
+    cache_file: Option<PathBuf>,
+    /// How many bytes are kept at a time: a power of two from 4K on. A file that is there keeps its own.
     #[param(default = "64K")]
     cache_min_block_size: Size,
     /// How large the cache may become. Without it, as large as the disk.
@@ -74,13 +83,68 @@ impl Filter for CacheFilter {
             let why = format!("less than two blocks of cache-min-block-size={block}");
             return Err(ParamError::bad("cache-max-size", size.to_string(), why).into());
         }
-        Ok(Caching { params: Arc::new(self), store: Arc::new(Store::new()), caches: Mutex::default(), next })
+        if self.cache_file.is_some() && self.cache == Mode::Unsafe {
+            return Err(Error::invalid(
+                "cache=unsafe loses what cache-file= would keep: they cannot be used together",
+            ));
+        }
+        // A server changes its directory before it serves.
+        let place = match &self.cache_file {
+            Some(file) => Place::File(std::path::absolute(file)?, Box::default()),
+            None => Place::Temporary(Arc::new(Store::new())),
+        };
+        Ok(Caching { params: Arc::new(self), place: Arc::new(place), caches: Mutex::default(), next })
+    }
+}
+
+/// Where blocks are.
+enum Place {
+    Temporary(Arc<Store>),
+    /// Of one export, whose disk is not known before somebody opens it.
+    File(PathBuf, Box<std::sync::Mutex<Option<Blocks>>>),
+}
+
+impl Place {
+    /// Better when the server starts than at the first client.
+    fn get_ready(&self) -> Result<()> {
+        match self {
+            Place::Temporary(store) => store.open().map(drop),
+            Place::File(path, opened) => {
+                let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+                if opened.is_none() {
+                    *opened = kept::open(path)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Place::Temporary(_) => None,
+            Place::File(path, _) => Some(path),
+        }
+    }
+
+    /// The blocks of a disk. May wait for the medium.
+    fn blocks(&self, block: u64, below: &Facts) -> Result<Blocks> {
+        self.get_ready()?;
+        match self {
+            Place::Temporary(store) => {
+                let end = below.size - below.size % u64::from(below.blocks.minimum);
+                Ok(Blocks::temporary(store, block, end.div_ceil(block)))
+            }
+            Place::File(path, opened) => {
+                let opened = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+                kept::blocks(opened, path, block, below)
+            }
+        }
     }
 }
 
 struct Caching {
     params: Arc<CacheFilter>,
-    store: Arc<Store>,
+    place: Arc<Place>,
     /// By export; they live as long as the server.
     caches: Mutex<HashMap<String, Arc<Cache>>>,
     next: Arc<dyn Backend>,
@@ -102,19 +166,56 @@ impl Caching {
         {
             return Ok(cache.clone());
         }
+        if let (Some(file), Some(other)) = (self.place.file(), caches.keys().find(|other| **other != export))
+        {
+            let file = file.display();
+            return Err(Error::invalid(format!(
+                "cache-file={file}: it is of export {other:?}, and cannot be of {export:?} as well"
+            )));
+        }
         let base = self.next.open(client).await?;
-        self.store.open()?;
-        let cache = match caches.remove(&export) {
-            // Those before could only read: nothing of theirs is dirty.
+        let may_write = !client.read_only;
+        let cache = match caches.get(&export) {
+            // Those before could only read; what they have brought is of use to all.
             Some(reading) => {
-                let closed = reading.base.close().await;
-                closed.map(|()| Cache::new(&self.params, base, !client.read_only, self.store.clone()))??
+                let cache = Cache::new(&self.params, base, may_write, reading.shared.clone())?;
+                reading.base.close().await?;
+                cache
             }
-            None => Cache::new(&self.params, base, !client.read_only, self.store.clone())?,
+            None => {
+                let (params, place, below) = (self.params.clone(), self.place.clone(), base.facts().clone());
+                let shared = reactor::unblock(move || Shared::open(&params, &place, &below)).await??;
+                let cache = Cache::new(&self.params, base, may_write, Arc::new(shared))?;
+                if cache.mode == Mode::WriteThrough && cache.is_kept() {
+                    // Another server may have left something.
+                    cache.write_all_back().await?;
+                }
+                cache
+            }
         };
         let cache = Arc::new(cache);
         caches.insert(export, cache.clone());
         Ok(cache)
+    }
+
+    /// The server ends: all is written back, and a file is closed in good order.
+    async fn end(&self, export: &str, cache: &Cache) -> Result<()> {
+        let back = if cache.mode == Mode::WriteBack { cache.write_all_back().await } else { Ok(()) };
+        let flushed =
+            if cache.mode == Mode::Unsafe || !cache.may_write { Ok(()) } else { cache.flush().await };
+        let closed = cache.base.close().await;
+        if cache.is_kept() {
+            let mut below = None;
+            if cache.is_disowned() && back.is_ok() && flushed.is_ok() {
+                // Who it is now, after all that was written.
+                let reader = Client { read_only: true, ..Client::local(export) };
+                let disk = self.next.open(&reader).await?;
+                below = Some(disk.facts().clone());
+                disk.close().await?;
+            }
+            kept::close(&cache.blocks, below.as_ref())?;
+        }
+        back.and(flushed).and(closed)
     }
 }
 
@@ -129,17 +230,11 @@ impl Backend for Caching {
     }
     fn get_ready(&self) -> Result<()> {
         self.next.get_ready()?;
-        // Better now than at the first client.
-        self.store.open().map(drop)
+        self.place.get_ready()
     }
     fn finish(&self) {
         for (export, cache) in std::mem::take(&mut *self.caches.lock_blocking()) {
-            let end = reactor::block_on(async {
-                if cache.mode == Mode::WriteBack {
-                    cache.flush().await?;
-                }
-                cache.base.close().await
-            });
+            let end = reactor::block_on(self.end(&export, &cache));
             if let Err(e) = end {
                 tracing::error!(target: "diskpipe", "cache: writing export {export:?} back at the end: {e}");
             }
@@ -151,41 +246,32 @@ impl Backend for Caching {
     }
 }
 
-/// What is kept of one export.
-struct Cache {
-    /// As clients see the disk.
-    facts: Facts,
-    mode: Mode,
-    on_read: OnRead,
-    /// Bytes of a block: a power of two.
-    block: u64,
-    /// What lies beyond the last whole minimum block of the disk below cannot be asked for.
-    end: u64,
-    may_write: bool,
-    base: Arc<dyn Disk>,
-    store: Arc<Store>,
-    shards: Box<[Arc<Mutex<Shard>>]>,
-    limits: Limits,
-    /// Flushes wait for each other: each must see that what was dirty has been written.
-    flushing: Mutex<()>,
+impl Shared {
+    fn open(params: &CacheFilter, place: &Place, below: &Facts) -> Result<Shared> {
+        let block = params.cache_min_block_size.bytes().max(below.blocks.minimum.into());
+        let blocks = place.blocks(block, below)?;
+        let block = blocks.header().map_or(block, |header| header.block);
+        let recent = params.cache_max_size.map(|size| {
+            let most = (size.bytes() / block).max(2);
+            Recent::new(most, params.cache_high_threshold, params.cache_low_threshold)
+        });
+        Ok(Shared::new(blocks, recent))
+    }
 }
 
-/// More shards let more requests pass beside each other.
-const MOST_SHARDS: u64 = 1024;
-/// In a limited cache, a shard has room for so many blocks: with few shards, the oldest blocks are found better.
-const SHARD_BLOCKS: u64 = 64;
-
 impl Cache {
-    fn new(params: &CacheFilter, base: Arc<dyn Disk>, may_write: bool, store: Arc<Store>) -> Result<Cache> {
+    fn new(params: &CacheFilter, base: Arc<dyn Disk>, may_write: bool, shared: Arc<Shared>) -> Result<Cache> {
         let below = base.facts();
         let block = params.cache_min_block_size.bytes().max(below.blocks.minimum.into());
+        let block = shared.blocks.header().map_or(block, |header| header.block);
         let may_write = may_write && below.write;
+        let kept = shared.is_kept();
         let mode = match params.cache {
             // Nobody would ever say when to write back.
-            Mode::WriteBack if !below.flush => Mode::WriteThrough,
+            Mode::WriteBack if !below.flush && !kept => Mode::WriteThrough,
             mode => mode,
         };
-        let flush = below.flush || (below.write && mode == Mode::Unsafe);
+        let flush = below.flush || (below.write && (mode == Mode::Unsafe || kept));
         let facts = Facts {
             flush,
             fua: below.write && flush,
@@ -194,18 +280,12 @@ impl Cache {
             multi_conn: true,
             // They speak of the disk below, not of what has been written since.
             contexts: Arc::new([]),
+            identity: below.identity.clone().filter(|_| !below.write),
             ..below.clone()
         };
         let end = below.size - below.size % u64::from(below.blocks.minimum);
-        let most = params.cache_max_size.map(|size| size.bytes() / block);
-        let shards = most.map_or(MOST_SHARDS, |most| (most / SHARD_BLOCKS).clamp(1, MOST_SHARDS));
-        let percent = |percent: u32| most.map(|most| (most / shards * u64::from(percent) / 100).max(1));
-        let limits =
-            Limits { high: percent(params.cache_high_threshold), low: percent(params.cache_low_threshold) };
-        let shards = (0..shards).map(|_| Arc::default()).collect();
         let on_read = params.cache_on_read.clone();
-        let flushing = Mutex::default();
-        Ok(Cache { facts, mode, on_read, block, end, may_write, base, store, shards, limits, flushing })
+        Ok(Cache { facts, mode, on_read, block, end, may_write, base, shared })
     }
 }
 

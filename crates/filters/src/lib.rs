@@ -10,7 +10,6 @@ mod checkwrite;
 mod control;
 mod count;
 mod cow;
-mod crashlab;
 mod ddrescue;
 mod delay;
 mod error;
@@ -70,7 +69,6 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<checkwrite::CheckWrite>(),
     FilterEntry::of::<count::Count>(),
     FilterEntry::of::<cow::Cow>(),
-    FilterEntry::of::<crashlab::CrashLab>(),
     FilterEntry::of::<ddrescue::DdRescue>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),

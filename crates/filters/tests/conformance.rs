@@ -38,6 +38,12 @@ fn main() -> ExitCode {
                 &[("cache-min-block-size", "4K"), ("cache-max-size", "32K"), ("cache-on-read", "true")],
                 Model,
             ),
+            Case::new("cache", &[("cache-on-read", "true"), ("cache-max-size", "128K")], Model)
+                .with(|| file("cache-file")),
+            Case::new("cache", &[("cache-min-block-size", "4K"), ("cache-max-size", "64K")], Model)
+                .with(|| file("cache-file")),
+            Case::new("cache", &[("cache", "writethrough"), ("cache-on-read", "true")], Model)
+                .with(|| file("cache-file")),
             Case::new("cacheextents", &[], Model),
             Case::new("cbt", &[("cbt-name", "a"), ("cbt-name", "b")], Model).with(|| file("cbt-file")),
             Case::new("cbt", &[("cbt-name", "a"), ("cbt-granularity", "512")], Model)
@@ -50,8 +56,6 @@ fn main() -> ExitCode {
             Case::new("cow", &[("cow-on-read", "true")], Model).with_own_storage(),
             Case::new("cow", &[], Model).with(|| file("cow-file")).with_own_storage(),
             Case::new("cow", &[], Model).with(|| directory("cow-per-client")).with_own_storage(),
-            Case::new("crashlab", &[], Model),
-            Case::new("crashlab", &[("crashlab-memory", "1M"), ("crashlab-sector", "0")], Model),
             Case::new("ddrescue", &[], ReadOnly).with(|| list("ddrescue-mapfile", "0 + 1\n0 0x200000 +\n")),
             Case::new("delay", &[("rdelay", "1ms"), ("wdelay", "1ms")], Model),
             Case::new("error", &[("error", "EIO"), ("error-rate", "0%")], Model),

@@ -10,7 +10,6 @@ mod copy;
 mod echo;
 mod footprint;
 mod load;
-mod mounts;
 mod servers;
 mod table;
 
@@ -41,8 +40,6 @@ enum Topic {
     Startup,
     /// Copying tools.
     Copy,
-    /// A disk as a file.
-    Mount,
 }
 
 /// How to measure.
@@ -136,7 +133,6 @@ fn measure(options: &Options) -> Result<()> {
         Topic::Memory,
         Topic::Startup,
         Topic::Copy,
-        Topic::Mount,
     ];
     let topics = if options.topics.is_empty() { &everything[..] } else { &options.topics };
     for topic in topics {
@@ -149,7 +145,6 @@ fn measure(options: &Options) -> Result<()> {
             Topic::Memory => footprint::memory()?,
             Topic::Startup => footprint::startup(options)?,
             Topic::Copy => copy::compare(options)?,
-            Topic::Mount => mounts::compare(options)?,
         }
     }
     Ok(())

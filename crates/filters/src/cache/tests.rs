@@ -1,5 +1,7 @@
 //! What is kept, what is written back and when, and what becomes of it when something fails.
 
+mod outliving;
+
 use super::*;
 use crate::testing::{Memory, layer, noise, open, opened, over};
 use disk::{Data, Errno, Range, WriteFlags, ZeroFlags};
