@@ -341,14 +341,17 @@ fn is_right_or_refused(bytes: Vec<u8>, expected: &[Option<Vec<u8>>]) {
                 (State::Zero, Some(bytes)) => assert!(bytes[0] == 0),
                 other => panic!("block {at}: {other:?}"),
             }
-            let _ = read(&store, at);
+            if store.map().run(at, 1).0 == State::Copied {
+                // Of the disk's last block it is not known how long it must be: to read it may fail, and is never wrong.
+                let (leaf, _) = store.leaf(at);
+                let bytes = store.bytes().read(store.place(leaf, at), BLOCK);
+                assert!(bytes.is_ok() || at == 2499, "block {at}");
+            }
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn a_store_that_was_cut_short_is_right_or_refused(cut in 0usize..3 << 20) {
         let (mut bytes, expected) = closed();
