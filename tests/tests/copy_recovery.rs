@@ -256,6 +256,30 @@ fn what_cannot_go_on_is_refused_at_the_start() {
 }
 
 #[test]
+fn what_was_lost_of_a_stream_is_an_error() {
+    let dir = directory();
+    let out = dir.path().join("out");
+    File::create(&out).unwrap().set_len(SIZE as u64).unwrap();
+    let words = format!("--filter=cache file {}", out.display());
+    let mut taken = Again::new(dir.path(), "s", &words);
+    // The rest of the stream comes when the server was killed.
+    let script = r#"
+        (head -c 1M /dev/urandom; until [ -e go ]; do sleep 0.01; done; head -c 1M /dev/urandom) |
+        diskpipe copy --retry=30 --checkpoint-interval=100 - "$1""#;
+    let (uri, here) = (taken.uri(), dir.path().to_path_buf());
+    let copy = std::thread::spawn(move || Run::sh(script).args(["sh".into(), uri]).in_directory(here).end());
+    let begun = Instant::now();
+    // All clients share the cache: when one reads there what another wrote, it was taken.
+    while Run::diskpipe().words("dump --length=16").arg(taken.uri()).text().contains(" 00 00 00 00 00 00") {
+        assert!(begun.elapsed() < e2e::PATIENCE);
+    }
+    taken.kill_and_start_again();
+    fs::write(dir.path().join("go"), "").unwrap();
+    let ended = copy.join().unwrap().code(1);
+    assert!(ended.stderr.contains("a stream cannot be read again"), "{}", ended.stderr);
+}
+
+#[test]
 fn without_a_server_a_copy_gives_up_at_last() {
     let dir = directory();
     let mut server = Again::new(dir.path(), "s", "--filter=rate pattern 64M rate=8M");

@@ -119,8 +119,20 @@ impl<'a> Job<'a> {
         Ok(match (self.source, self.destination) {
             (Endpoint::Stream(from), Endpoint::Stream(to)) => stream::pass_on(from, to, watch)?,
             (Endpoint::Stream(from), to) => {
-                let to = to.disk().context("the destination is no disk")?;
-                stream::into(&self.plan, from, &*to, watch)?
+                let disk = to.disk().context("the destination is no disk")?;
+                let total = stream::into(&self.plan, from, &*disk, watch)?;
+                if let Some(link) = to.server().filter(|_| self.options.retry.is_some()) {
+                    if disk.facts().flush {
+                        disk.flush().wait().context("flushing the destination")?;
+                    }
+                    if let Some(first) = link.take_lost().iter().next() {
+                        bail!(
+                            "the server of the destination went away before {first} were safe, and a stream cannot \
+                             be read again"
+                        );
+                    }
+                }
+                total
             }
             (from, Endpoint::Stream(to)) => {
                 let from = from.disk().context("the source is no disk")?;
