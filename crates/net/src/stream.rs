@@ -298,6 +298,11 @@ impl Stream {
         self.is_local_tcp
     }
 
+    /// A socket, which [`Stream::shutdown`] can close while others use it.
+    pub fn is_socket(&self) -> bool {
+        matches!(self.kind, Kind::Socket(_))
+    }
+
     /// The descriptor to send on, when it is another one than that of [`AsFd`].
     pub fn output(&self) -> BorrowedFd<'_> {
         match &self.kind {

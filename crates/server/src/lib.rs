@@ -2,7 +2,8 @@
 //!
 //! Every connection has a thread of its own (measured fastest): it blocks in `recv` while nothing is pending, decodes
 //! all requests that came, and sends all replies that are ready in one call. Requests that must wait are futures in
-//! the connection's set; while there are any, the thread drives them and its socket together.
+//! the connection's set; while there are any, the thread drives them and its socket together. A connection that moves large
+//! payloads gets a second thread, while other cores are idle.
 //!
 //! # Your own NBD server
 //!
@@ -47,6 +48,7 @@
 
 mod clock;
 mod connection;
+mod helper;
 mod input;
 mod metadata;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use crate::raw::Gather;
 use disk::{Data, Piece};
 use net::{Stream, Wait};
+use reactor::Spin;
 use std::io::{self, IoSlice};
 
 /// Payloads up to this size are copied behind their headers: faster than a piece of their own.
@@ -13,6 +14,11 @@ const ENOUGH: u64 = 320 << 10;
 /// As much of it in large payloads, over TCP on one host: more does not fit into the socket's bounded buffer, and to wait
 /// there in the middle of a payload takes a third of the speed.
 const ENOUGH_LOCAL_TCP: u64 = 64 << 10;
+/// With so much of it still to be sent out of memory that is lent, a moment's wait for room is polled for: nothing else is
+/// to be done, since nothing is copied beforehand. With copies, the other thread makes better use of the core.
+const POLL: u64 = 256 << 10;
+/// Where others wait for their turn to send, this is.
+const AMPLE: u64 = 192 << 10;
 const ENOUGH_PARTS: usize = 256;
 
 pub(crate) struct Output {
@@ -26,6 +32,10 @@ pub(crate) struct Output {
     gather: Gather,
     /// With so many bytes of large payloads it is time to send.
     enough_large: u64,
+    /// Some of it is memory that a disk lends.
+    lends: bool,
+    /// Looks for room before sleeping, where that pays.
+    spin: Spin,
 }
 
 enum Part {
@@ -47,7 +57,8 @@ impl Output {
     pub(crate) fn new(stream: &Stream) -> Self {
         let enough_large = if stream.is_local_tcp() { ENOUGH_LOCAL_TCP } else { ENOUGH };
         let (bytes, parts, gather) = Default::default();
-        Output { bytes, parts, run: 0, queued: 0, sent: 0, gather, enough_large }
+        let spin = Spin::new();
+        Output { bytes, parts, run: 0, queued: 0, sent: 0, gather, enough_large, lends: false, spin }
     }
 
     /// Where headers go. What is appended counts when [`Output::note`] is called.
@@ -64,6 +75,7 @@ impl Output {
         } else {
             self.end_run();
             self.queued += len;
+            self.lends |= matches!(data.pieces().next(), Some(Piece::Lent(_)));
             self.parts.push(Part::Data(data));
         }
     }
@@ -97,6 +109,11 @@ impl Output {
             || self.parts.len() >= ENOUGH_PARTS
     }
 
+    /// Whether sending it is worth a turn.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.queued >= AMPLE || self.is_large()
+    }
+
     /// Sends as much as goes; all of it with [`Wait::Block`].
     pub(crate) fn send(&mut self, stream: &Stream, wait: Wait) -> io::Result<()> {
         self.end_run();
@@ -105,7 +122,10 @@ impl Output {
             if first == self.parts.len() {
                 break Ok(());
             }
-            match self.send_once(first, stream, wait) {
+            let polls = wait == Wait::Block && self.lends && self.queued >= POLL && self.spin.is_allowed();
+            let sent =
+                if polls { self.send_polling(first, stream) } else { self.send_once(first, stream, wait) };
+            match sent {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     self.sent += n as u64;
@@ -124,11 +144,26 @@ impl Output {
         if self.parts.is_empty() {
             self.bytes.clear();
             self.run = 0;
+            self.lends = false;
             if self.bytes.capacity() > 4 << 20 {
                 self.bytes = Vec::new();
             }
         }
         outcome
+    }
+
+    fn send_polling(&mut self, first: usize, stream: &Stream) -> io::Result<usize> {
+        let spin = std::mem::take(&mut self.spin);
+        let mut attempt = |may_sleep| {
+            let wait = if may_sleep { Wait::Block } else { Wait::DontWait };
+            match self.send_once(first, stream, wait) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !may_sleep => None,
+                done => Some(done),
+            }
+        };
+        let sent = attempt(false).or_else(|| spin.attempt(attempt));
+        self.spin = spin;
+        sent.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
     #[allow(unsafe_code, reason = "the pieces are borrowed from `self` until the call returns")]

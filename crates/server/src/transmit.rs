@@ -1,6 +1,9 @@
 //! The transmission phase of one connection: requests in, replies out, in any order.
 
+mod waiting;
+
 use crate::{
+    helper::{Desk, Helper, Job, LARGE},
     input::Input,
     metadata::{Metadata, one_status, shorten},
     output::Output,
@@ -12,22 +15,19 @@ use crate::{
     to_wire::{self, EXTENTS_MAX},
 };
 use disk::{BufMut, Data, Disk, Facts, Io, Range, WriteFlags, ZeroFlags};
-use net::{Stream, Wait};
+use net::{How, Stream};
 use proto::{
     Command, CommandFlags, Errno, ReplyStyle, ReplyTo, Request, command::BlockStatusPayload,
     handshake::Negotiated, limits::PAYLOAD_MAX,
 };
-use reactor::{InFlight, Interest, Readiness};
+use reactor::{InFlight, Readiness};
 use std::{
-    future::poll_fn,
     io,
-    ops::ControlFlow,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::Poll,
+    thread,
 };
 
 /// Replies do not wait for the end of a payload as long as this.
@@ -108,23 +108,37 @@ pub(crate) fn transmit(
             Some((c.id, of))
         })
         .collect();
-    let mut transmission = Transmission {
-        stream,
-        disk,
-        facts,
-        style: negotiated.replies,
-        resize: Resize::new(disk, facts, negotiated),
-        contexts,
-        input: Input::new(first)?,
-        output: Output::new(stream),
-        pending: InFlight::new(),
-        in_flight: options.in_flight.max(1),
-        patience: Patience::new(stream, options.idle_limit)?,
-        readiness: None,
-        refusals: Refusals { log: &*options.log, number: whose.number, told: false },
-        dismissed: whose.dismissed,
-    };
-    reactor::block_on(transmission.run())
+    let desk = Desk::new();
+    // Not where all that is under way must be known, as for a change of size, or the order of replies matters.
+    let may_have_help = disk.resizing().is_none() && options.in_flight > 1 && stream.is_socket();
+    let ended = thread::scope(|scope| {
+        let start = || desk.start(scope, stream, disk, negotiated.replies);
+        let mut transmission = Transmission {
+            stream,
+            disk,
+            facts,
+            style: negotiated.replies,
+            resize: Resize::new(disk, facts, negotiated),
+            contexts,
+            input: Input::new(first)?,
+            output: Output::new(stream),
+            pending: InFlight::new(),
+            in_flight: options.in_flight.max(1),
+            patience: Patience::new(stream, options.idle_limit)?,
+            readiness: None,
+            refusals: Refusals { log: &*options.log, number: whose.number, told: false },
+            dismissed: whose.dismissed,
+            helper: Helper::new(&desk, &start, may_have_help),
+        };
+        let ended = reactor::block_on(transmission.run());
+        if ended.is_err() {
+            // Nor shall the helper wait, for the disk or a client that takes no replies.
+            transmission.helper.abandon();
+            let _ = stream.shutdown(How::Both);
+        }
+        ended
+    });
+    desk.broken().map_or(ended, Err)
 }
 
 struct Transmission<'d> {
@@ -145,6 +159,7 @@ struct Transmission<'d> {
     refusals: Refusals<'d>,
     /// The disk wants the client to leave.
     dismissed: &'d AtomicBool,
+    helper: Helper<'d>,
 }
 
 /// What the log hears of requests that are not carried out.
@@ -175,10 +190,16 @@ impl<'d> Transmission<'d> {
                     self.refuse(&request, Errno::ESHUTDOWN, "the disk wants no more requests of this client");
                     continue;
                 }
+                // What can be received comes first: the client may be waiting to send more.
+                Taken::All if self.helper.has_jobs() => match self.receive_now()? {
+                    true => continue,
+                    false => self.clear_desk(),
+                },
                 Taken::All | Taken::Enough => {}
             }
             self.send().await?;
-            if !self.has_whole_request() && self.wait_for_more().await?.is_break() {
+            let has_more = self.has_whole_request() || self.helper.has_jobs();
+            if !has_more && self.wait_for_more().await?.is_break() {
                 if !self.input.unread().is_empty() {
                     return Err(Broken::Short);
                 }
@@ -186,6 +207,10 @@ impl<'d> Transmission<'d> {
             }
         };
         // What was asked is answered, also when the client has said goodbye or the server is stopping.
+        while self.helper.has_jobs() {
+            self.clear_desk();
+            self.send().await?;
+        }
         while !self.pending.is_empty() {
             if let Some((request, outcome)) = self.pending.next().await {
                 self.reply(&request, outcome);
@@ -240,9 +265,15 @@ impl<'d> Transmission<'d> {
         let refusal = to_wire::refusal(request, self.facts, self.resize.size(), !self.contexts.is_empty());
         if payload > 0 {
             let refusal = match request.command {
+                Command::Write if refusal.is_none() && self.helper.wants(request) => {
+                    let data = Data::copy_from(self.input.take(payload));
+                    return self.share(request, Some(data));
+                }
                 Command::Write if refusal.is_none() => {
                     return match self.write_from_buffer(request, payload) {
-                        Io::Ready(Ok(())) => self.to(request).done(self.output.header()),
+                        Io::Ready(Ok(())) if request.length < LARGE => {
+                            self.to(request).done(self.output.header())
+                        }
                         io => self.answer(request, Answer::Done(io)),
                     };
                 }
@@ -263,6 +294,7 @@ impl<'d> Transmission<'d> {
         let range = Range::new(request.offset, request.length);
         let fua = request.flags.has(CommandFlags::FUA);
         let answer = match request.command {
+            Command::Read if self.is_shared(request) => return self.share(request, None),
             Command::Read => Answer::Read(self.disk.read(range)),
             Command::Flush => Answer::Done(self.disk.flush()),
             Command::Trim => Answer::Done(self.disk.trim(range, WriteFlags { fua })),
@@ -327,15 +359,55 @@ impl<'d> Transmission<'d> {
         Ok(())
     }
 
+    /// Whether it pays to have two threads look after a read: the disk answers at once, and more is behind it.
+    #[inline]
+    fn is_shared(&self, request: &Request) -> bool {
+        self.helper.wants(request) && !self.input.unread().is_empty() && self.pending.is_empty()
+    }
+
+    /// Has a request carried out, by this thread or the helper.
+    fn share(&mut self, request: &Request, payload: Option<Data>) {
+        let mut job = Job { request: *request, payload };
+        if self.helper.wants(request) && self.pending.is_empty() {
+            self.helper.praise(self.input.unread().is_empty());
+            match self.helper.give(job) {
+                Ok(()) => return,
+                Err(back) => job = back,
+            }
+        }
+        self.carry_out(&job);
+    }
+
+    fn carry_out(&mut self, job: &Job) {
+        let Pending { request, answer } = job.begin(self.disk);
+        self.answer(&request, answer);
+    }
+
+    /// Carries out what the helper has not begun, as much as is well sent at once.
+    fn clear_desk(&mut self) {
+        while !self.output.is_ample()
+            && let Some(job) = self.helper.take_back()
+        {
+            self.carry_out(&job);
+        }
+    }
+
     /// Replies at once where the answer is ready.
     #[inline]
     fn answer(&mut self, request: &Request, answer: Answer<'d>) {
-        match answer {
-            Answer::Read(Io::Ready(r)) => self.reply(request, Outcome::Read(r)),
-            Answer::Done(Io::Ready(r)) => self.reply(request, Outcome::Done(r)),
-            Answer::Status(Io::Ready(r)) => self.reply(request, Outcome::Status(r)),
-            answer => self.pending.push(Pending { request: *request, answer }),
+        let outcome = match answer {
+            Answer::Read(Io::Ready(r)) => Outcome::Read(r),
+            Answer::Done(Io::Ready(r)) => Outcome::Done(r),
+            Answer::Status(Io::Ready(r)) => Outcome::Status(r),
+            answer => {
+                self.helper.doubt();
+                return self.pending.push(Pending { request: *request, answer });
+            }
+        };
+        if request.length >= LARGE {
+            self.helper.praise(self.input.unread().is_empty());
         }
+        self.reply(request, outcome);
     }
 
     /// The request is nothing that the disk could be asked for.
@@ -358,40 +430,27 @@ impl<'d> Transmission<'d> {
 
     #[inline]
     fn reply(&mut self, request: &Request, outcome: Outcome) {
-        let (to, out) = (self.to(request), &mut self.output);
-        match outcome {
-            Outcome::Read(Ok(data)) if data.len() == request.length => to_wire::data(out, to, request, data),
-            Outcome::Read(Ok(_)) => {
-                to.error(out.header(), Errno::EIO, "the disk returned another length than asked for");
-            }
-            Outcome::Done(Ok(())) => to.done(out.header()),
-            Outcome::Status(Ok(lists)) => {
-                let last = lists.len() - 1;
-                for (i, (id, extents)) in lists.iter().enumerate() {
-                    to.block_status(out.header(), i == last, *id, extents);
-                }
-            }
-            Outcome::Read(Err(e)) | Outcome::Done(Err(e)) | Outcome::Status(Err(e)) => {
-                to_wire::error(out, to, request, &e);
-            }
-        }
+        let to = self.to(request);
+        outcome.tell(&mut self.output, to, request);
     }
 
     async fn write_from_socket(&mut self, request: &Request) -> std::result::Result<(), Broken> {
         let range = Range::new(request.offset, request.length);
         let flags = WriteFlags { fua: request.flags.has(CommandFlags::FUA) };
         let len = request.length as usize;
-        let io = if let Some(place) = self.disk.place(range) {
+        // For two threads it is faster by way of the processor's cache: receiving does not wait for memory then.
+        let place = if self.helper.wants(request) { None } else { self.disk.place(range) };
+        if let Some(place) = place {
             let mut to = Destination::Place(place);
             self.receive_payload(&mut to, len).await?;
-            self.disk.placed(range, flags)
+            let io = self.disk.placed(range, flags);
+            self.answer(request, Answer::Done(io));
         } else {
             let mut to = Destination::Buffer(BufMut::new(len));
             self.receive_payload(&mut to, len).await?;
             let Destination::Buffer(buf) = to else { unreachable!("made just above") };
-            self.disk.write(range.start, buf.into(), flags)
-        };
-        self.answer(request, Answer::Done(io));
+            self.share(request, Some(buf.into()));
+        }
         Ok(())
     }
 
@@ -468,123 +527,5 @@ impl<'d> Transmission<'d> {
             }
             Ok(lists)
         }))
-    }
-
-    #[inline]
-    fn waits_for_client_only(&self) -> bool {
-        self.pending.is_empty() && !self.resize.is_watched()
-    }
-
-    /// May the thread sleep in a socket call? Only while no request waits for anything else.
-    #[inline]
-    fn wait(&self) -> Wait {
-        if self.waits_for_client_only() { Wait::Block } else { Wait::DontWait }
-    }
-
-    fn readiness(&mut self) -> &Readiness<Arc<Stream>> {
-        self.readiness.get_or_insert_with(|| Readiness::new(self.stream.clone()))
-    }
-
-    /// Receives something; 0 is the end of the stream.
-    async fn receive(&mut self) -> std::result::Result<usize, Broken> {
-        loop {
-            let wait = self.wait();
-            match self.input.receive(self.stream, wait) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait_for_input(wait).await?,
-                done => {
-                    self.patience.heard();
-                    return Ok(done?);
-                }
-            }
-        }
-    }
-
-    /// Nothing could be received: waits for the socket, or, where the call has waited already, loses some patience.
-    async fn wait_for_input(&mut self, waited: Wait) -> std::result::Result<(), Broken> {
-        match waited {
-            Wait::Block => return self.patience.silence(),
-            Wait::DontWait => self.readiness().wait(Interest { read: true, write: false }).await,
-        }
-        Ok(())
-    }
-
-    /// Sends all replies. Requests that finish meanwhile are answered too.
-    async fn send(&mut self) -> std::result::Result<(), Broken> {
-        while !self.output.is_empty() {
-            let wait = self.wait();
-            match self.output.send(self.stream, wait) {
-                Ok(()) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wait == Wait::DontWait => {
-                    self.progress(Interest { read: false, write: true }).await;
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until there is something to do: input, or requests that have finished. `Break`: the stream has ended.
-    async fn wait_for_more(&mut self) -> std::result::Result<ControlFlow<()>, Broken> {
-        let ended = |n| if n == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        if self.waits_for_client_only() {
-            let received = match self.input.receive(self.stream, Wait::Block) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    // The client rests, so what it needs no longer is given back meanwhile.
-                    self.input.rest();
-                    self.output = Output::new(self.stream);
-                    self.stream.rest();
-                    disk::release_idle_buffers();
-                    self.patience.silence()?;
-                    self.patience.while_resting(self.stream, || self.input.receive(self.stream, Wait::Block))
-                }
-                received => received,
-            };
-            self.patience.heard();
-            return Ok(ended(received?));
-        }
-        let full = self.pending.len() >= self.in_flight;
-        if !full {
-            match self.input.receive(self.stream, Wait::DontWait) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Ok(ended(done?)),
-            }
-        }
-        self.progress(Interest { read: !full, write: false }).await;
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Waits until a request has finished (and answers all that have), the disk has another size of which the client
-    /// wants to hear, or the socket may be ready.
-    async fn progress(&mut self, interest: Interest) {
-        self.readiness();
-        let Transmission { readiness: Some(readiness), pending, resize, .. } = self else { return };
-        let mut change = None;
-        let mut finished = Vec::new();
-        {
-            // Taken apart, so that the set and the socket can be awaited together.
-            let mut socket = pin!(readiness.wait(interest));
-            poll_fn(|cx| {
-                while let Poll::Ready(Some(done)) = pending.poll_next(cx) {
-                    finished.push(done);
-                }
-                // A client that does not take its replies gets no more of them.
-                if interest.read
-                    && let Poll::Ready(changed) = resize.poll_change(cx)
-                {
-                    change = Some(changed);
-                }
-                if !finished.is_empty() || change.is_some() {
-                    return Poll::Ready(());
-                }
-                if interest == Interest::default() { Poll::Pending } else { socket.as_mut().poll(cx) }
-            })
-            .await;
-        }
-        for (request, outcome) in finished {
-            self.reply(&request, outcome);
-        }
-        if let Some(change) = change {
-            self.resize.tell(change, &mut self.output);
-        }
     }
 }
