@@ -114,6 +114,8 @@ fn of_several_partitions_the_root_of_a_system_is_meant() {
     assert!(refused.contains("partition 3: this is swap space"), "{refused}");
     let refused = cannot(&["ls", &format!("{disk}:9")]);
     assert!(refused.contains("no partition 9; there are\n  :1  16M  FAT16 \"ESP\"\n"), "{refused}");
+    let filtered = format!("--filter=partition file {disk} partition=4");
+    assert_eq!(Run::serve(&filtered, "diskpipe cat \"$uri\" name").text(), "data");
     assert!(cannot(&["ls", "--partition=0", disk]).contains("no file system that is known"));
 
     // Damage to the first copy, then to both.

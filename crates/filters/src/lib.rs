@@ -33,6 +33,7 @@ mod nozero;
 mod offset;
 mod on_read;
 mod openonce;
+mod partition;
 mod pause;
 mod per_thread;
 mod prefetch;
@@ -90,6 +91,7 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<nozero::NoZero>(),
     FilterEntry::of::<offset::Offset>(),
     FilterEntry::of::<openonce::OpenOnce>(),
+    FilterEntry::of::<partition::Partition>(),
     FilterEntry::of::<pause::Pause>(),
     FilterEntry::of::<prefetch::Prefetch>(),
     FilterEntry::of::<protect::Protect>(),

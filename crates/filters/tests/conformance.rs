@@ -97,6 +97,8 @@ fn main() -> ExitCode {
             Case::new("offset", &[("offset", "4096"), ("range", "200K")], Model),
             Case::new("offset", &[("offset", "512")], Model),
             Case::new("openonce", &[], Model),
+            // What it makes of a disk is what `offset` makes; but the disks here have no partitions.
+            Case::new("partition", &[("partition", "1")], Model).needing(Some("a disk with partitions")),
             Case::new("pause", &[], Model).with(|| file("pause-control")),
             // Of the first disk below; over the others it is not used.
             Case::new("prefetch", &[("prefetch-parallel", "2")], Model).with(|| boot((300 << 10) + 123)),

@@ -50,6 +50,16 @@ impl Moment {
         let time = i64::from(self.hour) * 3600 + i64::from(self.minute) * 60 + i64::from(self.second);
         days * 86_400 + time
     }
+
+    /// The first second of a year.
+    pub const fn beginning_of(year: i64) -> Moment {
+        Moment { year, month: 1, day: 1, hour: 0, minute: 0, second: 0 }
+    }
+
+    /// The last second of a year.
+    pub const fn end_of(year: i64) -> Moment {
+        Moment { year, month: 12, day: 31, hour: 23, minute: 59, second: 59 }
+    }
 }
 
 #[cfg(test)]
@@ -58,19 +68,39 @@ mod tests {
 
     #[test]
     fn days_fall_where_the_calendar_has_them() {
+        let at = |seconds| {
+            let Moment { year, month, day, hour, minute, second } = Moment::from_unix(seconds);
+            format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+        };
         // By the word of `date -u -d @N`.
-        for (seconds, (year, month, day)) in [
-            (0, (1970, 1, 1)),
-            (951_782_400, (2000, 2, 29)),
-            (4_107_542_400, (2100, 3, 1)),
-            (-2_208_988_800, (1900, 1, 1)),
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00"),
+            (-1, "1969-12-31 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_199, "2024-02-29 23:59:59"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+            (-2_208_988_800, "1900-01-01 00:00:00"),
+            (253_402_300_799, "9999-12-31 23:59:59"),
         ] {
-            let moment = Moment { year, month, day, hour: 0, minute: 0, second: 0 };
-            assert_eq!(Moment::from_unix(seconds), moment);
+            assert_eq!(at(seconds), expected);
         }
+    }
+
+    #[test]
+    fn seconds_become_moments_and_seconds_again() {
         for day in -100_000i64..200_000 {
             let seconds = day * 86_400 + day.rem_euclid(86_400);
             assert_eq!(Moment::from_unix(seconds).to_unix(), seconds);
+        }
+    }
+
+    #[test]
+    fn each_day_comes_after_the_day_before() {
+        let mut before = Moment::from_unix(-100_000 * 86_400);
+        for day in -99_999..200_000 {
+            let now = Moment::from_unix(day * 86_400);
+            assert!(before < now, "{before:?} {now:?}");
+            before = now;
         }
     }
 }

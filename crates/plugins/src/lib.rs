@@ -6,7 +6,6 @@
 #![deny(unsafe_code)]
 
 mod blkio;
-mod calendar;
 mod cdi;
 mod content;
 mod data;

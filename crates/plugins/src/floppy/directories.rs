@@ -4,10 +4,8 @@ use super::{
     layout::{ENTRY, Plan},
     names::{Name, checksum},
 };
-use crate::{
-    calendar::Moment,
-    tree::{Node, ROOT, Tree, What},
-};
+use crate::tree::{Node, ROOT, Tree, What};
+use inspect::calendar::Moment;
 
 const LABEL: u8 = 0x08;
 const DIRECTORY: u8 = 0x10;

@@ -7,10 +7,8 @@ use super::{
     options::Options,
     rock_ridge,
 };
-use crate::{
-    calendar::Moment,
-    tree::{ROOT, Tree, What},
-};
+use crate::tree::{ROOT, Tree, What};
+use inspect::calendar::Moment;
 
 const SECTOR_BYTES: usize = SECTOR as usize;
 /// The longest record with an even length.

@@ -4,12 +4,11 @@
 //! and zeroes between.
 
 mod gpt;
-mod guid;
 mod mbr;
 
 use disk::{Error, Range, Result};
 pub(crate) use gpt::gpt;
-pub(crate) use guid::Guid;
+pub(crate) use inspect::Guid;
 pub(crate) use mbr::{MAX_PRIMARY, MAX_SIZE, mbr};
 use params::Size;
 

@@ -97,7 +97,8 @@ pub const LAYERS: &[(&str, Make)] = &[
 ];
 
 /// Filters that let requests fail, say of a disk what is not so, or need a file of their own.
-pub const OTHERS: &[&str] = &["cbt", "checkwrite", "ddrescue", "extentlist", "pause", "prefetch"];
+pub const OTHERS: &[&str] =
+    &["cbt", "checkwrite", "ddrescue", "extentlist", "partition", "pause", "prefetch"];
 
 /// One filter of a stack: which one, and the number that chooses its parameters.
 #[derive(Clone, Copy, Debug)]
