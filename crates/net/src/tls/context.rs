@@ -231,7 +231,7 @@ impl Client {
                         authority = dir.join(CA_CERT);
                         trust(&mut context, &authority, &dir.join(CA_CRL))?;
                     }
-                    None => context.set_default_verify_paths().map_err(|e| other(&e))?,
+                    None => trust_the_system(&mut context).map_err(|e| other(&e))?,
                 }
             }
         }
@@ -330,6 +330,26 @@ fn trust(context: &mut SslContextBuilder, authority: &Path, revoked: &Path) -> i
     }
     context.set_cert_store(store.build());
     Ok(())
+}
+
+/// The authorities of this system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+#[cfg(not(feature = "vendored-tls"))]
+fn trust_the_system(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    context.set_default_verify_paths()
+}
+
+/// The same, for an OpenSSL that does not know where this system has them.
+#[cfg(feature = "vendored-tls")]
+fn trust_the_system(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    let found = openssl_probe::probe();
+    // Directories are searched by a certificate's name when one is needed; the file, where all stand together, is read now.
+    for dir in &found.cert_dir {
+        context.load_verify_locations(None, Some(dir))?;
+    }
+    match &found.cert_file {
+        Some(file) => context.load_verify_locations(Some(file), None),
+        None => Ok(()),
+    }
 }
 
 fn certificates(file: &Path) -> io::Result<Vec<X509>> {

@@ -28,10 +28,7 @@ impl<'a> Cursor<'a, Writable<'a>> {
         let len = len.min(c_int::MAX as usize) as c_int;
         // SAFETY: the pointer and length are within a piece, which is writable as was promised; OpenSSL's object is alive,
         // and only this thread uses it.
-        let n = unsafe {
-            openssl_sys::ERR_clear_error();
-            openssl_sys::SSL_read(ssl.as_ptr(), ptr.cast(), len)
-        };
+        let n = unsafe { openssl_sys::SSL_read(ssl.as_ptr(), ptr.cast(), len) };
         self.at += n.max(0) as usize;
         usize::try_from(n).ok().filter(|n| *n > 0).ok_or(n)
     }
@@ -52,6 +49,7 @@ impl<'a> Cursor<'a, Readable<'a>> {
         most: usize,
     ) -> Result<usize, c_int> {
         let mut taken = 0;
+        forget_errors();
         staging.clear();
         while taken < most
             && let Some((ptr, len)) = self.here()
@@ -126,11 +124,14 @@ impl<L> Cursor<'_, L> {
 unsafe fn write(ssl: &SslRef, ptr: *const u8, len: usize) -> Result<(), c_int> {
     let wanted = len.min(c_int::MAX as usize) as c_int;
     // SAFETY: the caller's promise; OpenSSL's object is alive, and only this thread uses it.
-    let n = unsafe {
-        openssl_sys::ERR_clear_error();
-        openssl_sys::SSL_write(ssl.as_ptr(), ptr.cast(), wanted)
-    };
+    let n = unsafe { openssl_sys::SSL_write(ssl.as_ptr(), ptr.cast(), wanted) };
     if n == wanted { Ok(()) } else { Err(n) }
+}
+
+/// Forgets what went wrong before: needed once before calls of which [`outcome`] is asked.
+pub(super) fn forget_errors() {
+    // SAFETY: only touches this thread's list.
+    unsafe { openssl_sys::ERR_clear_error() };
 }
 
 /// What kind of an outcome a call that returned `n` had: an `SSL_ERROR_...`.
