@@ -5,7 +5,10 @@ use anyhow::{Context, Result, bail};
 use net::{Address, Stream, Wait};
 use proto::{
     Command, CommandFlags, ReplyHeader, ReplyStyle, Request,
-    handshake::client::{ClientHandshake, Event, Wishes},
+    handshake::{
+        Tls,
+        client::{ClientHandshake, Event, Wishes},
+    },
 };
 use std::{
     io::IoSlice,
@@ -69,6 +72,8 @@ pub(super) struct Target {
     pub(super) export: String,
     /// Ask for structured replies also where they are not needed.
     pub(super) structured: bool,
+    /// Ask for TLS, and believe whom this believes.
+    pub(super) tls: Option<net::tls::Client>,
 }
 
 impl Target {
@@ -80,6 +85,7 @@ impl Target {
             export: self.export.clone(),
             structured_replies: self.structured || extents,
             extended_headers: false,
+            tls: if self.tls.is_some() { Tls::Require } else { Tls::Off },
             contexts: if extents { vec![proto::meta_context::BASE_ALLOCATION.into()] } else { vec![] },
             ..Wishes::default()
         });
@@ -92,6 +98,11 @@ impl Target {
                     0 => bail!("the server closed the connection"),
                     n => machine.feed(&room[..n]),
                 },
+                Event::StartTls => {
+                    let client = self.tls.as_ref().context("TLS was not asked for")?;
+                    stream.begin_tls(client, Some("localhost"))?;
+                    machine.tls_started()?;
+                }
                 Event::Ready(negotiated) => return Ok((stream, negotiated.replies, negotiated.info.size)),
                 other => bail!("the handshake led to {other:?}"),
             }

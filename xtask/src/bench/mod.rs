@@ -12,6 +12,7 @@ mod footprint;
 mod load;
 mod servers;
 mod table;
+mod tls;
 
 use crate::{packages, run as tools};
 use anyhow::{Context, Result, bail};
@@ -28,6 +29,8 @@ enum Topic {
     Servers,
     /// The same over TCP.
     Tcp,
+    /// Over TLS, with certificates and with shared secrets.
+    Tls,
     /// Filters, and structured replies, against a server without.
     Filters,
     /// Client libraries against the leanest client.
@@ -128,6 +131,7 @@ fn measure(options: &Options) -> Result<()> {
     let everything = [
         Topic::Servers,
         Topic::Tcp,
+        Topic::Tls,
         Topic::Filters,
         Topic::Clients,
         Topic::Memory,
@@ -139,6 +143,7 @@ fn measure(options: &Options) -> Result<()> {
         match topic {
             Topic::Servers => both_stores(options, false),
             Topic::Tcp => both_stores(options, true),
+            Topic::Tls => tls::compare(options)?,
             Topic::Filters => filters(options),
             Topic::Clients => clients::compare(options)?,
             Topic::Polling => clients::polling(options)?,

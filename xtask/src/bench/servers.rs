@@ -37,6 +37,8 @@ pub(super) struct Kind {
     export: &'static str,
     /// All of the disk is written to first.
     filled: bool,
+    /// What clients need, where it speaks nothing but TLS.
+    tls: Option<net::tls::Client>,
 }
 
 /// Where a server's files and its socket are.
@@ -72,7 +74,8 @@ impl Place {
 impl Kind {
     fn new(name: &str, store: Store, command: impl Fn(&Place) -> Vec<String> + 'static) -> Kind {
         let filled = store == Store::Memory;
-        Kind { name: name.into(), store, program: "sh", command: Box::new(command), export: "", filled }
+        let (name, command) = (name.into(), Box::new(command));
+        Kind { name, store, program: "sh", command, export: "", filled, tls: None }
     }
 
     /// The limit, see [`super::echo`].
@@ -125,6 +128,13 @@ impl Kind {
             let params = params.iter().map(|param| param.replace("LOG", &own)).collect();
             [ours, place.listen(), filters, place.plugin(store), params].concat()
         })
+    }
+
+    /// With further words at the end of its command, as ours and nbdkit allow it, for such clients only.
+    pub(super) fn over_tls(self, words: Vec<String>, client: net::tls::Client) -> Kind {
+        let before = self.command;
+        let command = Box::new(move |place: &Place| [before(place), words.clone()].concat());
+        Kind { command, tls: Some(client), ..self }
     }
 
     /// With all of the disk written to through it.
@@ -229,7 +239,7 @@ impl Server {
             Some(port) => Address::Tcp { host: "127.0.0.1".into(), port },
             None => Address::Unix(place.socket().into()),
         };
-        let target = Target { address, export: kind.export.into(), structured: false };
+        let target = Target { address, export: kind.export.into(), structured: false, tls: kind.tls.clone() };
         let mut server = Server { child, target, dir, _image: image };
         server.wait_until_it_answers().with_context(|| {
             let log = fs::read_to_string(place.dir.join("errors")).unwrap_or_default();
