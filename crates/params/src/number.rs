@@ -34,8 +34,13 @@ macro_rules! whole_numbers {
             const KIND: Kind = Kind::Int { min: <$ty>::MIN as i128, max: <$ty>::MAX as i128 };
 
             fn from_text(text: &str) -> Result<$ty, Wrong> {
-                <$ty>::try_from(parse(text)?)
-                    .map_err(|_| Wrong(format!("not between {} and {}", <$ty>::MIN, <$ty>::MAX)))
+                let outside = || Wrong(format!("not between {} and {}", <$ty>::MIN, <$ty>::MAX));
+                let number = parse(text)?;
+                // Where no number can be negative, zero cannot be either.
+                if <$ty>::MIN == 0 && text.contains('-') {
+                    return Err(outside());
+                }
+                <$ty>::try_from(number).map_err(|_| outside())
             }
         }
     )*};
@@ -51,11 +56,12 @@ mod tests {
     #[test]
     fn numbers_are_decimal_hexadecimal_or_octal() {
         for (text, value) in
-            [("1", 1), ("010", 8), ("0x1f", 31), ("0X1F", 31), ("+1", 1), (" 1", 1), ("0", 0), ("-0", 0)]
+            [("1", 1), ("010", 8), ("0x1f", 31), ("0X1F", 31), ("+1", 1), (" 1", 1), ("0", 0), ("+0", 0)]
         {
             assert_eq!(u32::from_text(text), Ok(value), "{text}");
         }
         assert_eq!(i8::from_text("-0x80"), Ok(-128));
+        assert_eq!(i8::from_text("-0"), Ok(0));
     }
 
     #[test]
@@ -73,6 +79,7 @@ mod tests {
     fn a_number_outside_its_type_names_the_range() {
         assert_eq!(u32::from_text("4294967296"), Err("not between 0 and 4294967295".into()));
         assert_eq!(u32::from_text("-1"), Err("not between 0 and 4294967295".into()));
+        assert_eq!(u32::from_text("-0"), Err("not between 0 and 4294967295".into()));
         assert_eq!(u64::from_text(&"9".repeat(60)), Err("not between 0 and 18446744073709551615".into()));
     }
 

@@ -53,13 +53,15 @@ fn first_line(mut content: String) -> String {
 
 fn from_descriptor(number: &str) -> Result<Secret, Wrong> {
     // The text after "-" may be a password given by mistake, so no message repeats it.
-    let Ok(number) = number.parse::<u16>() else {
+    let Ok(number) = u32::from_text(number) else {
         return Err("a password that begins with '-' or '+' must be given in a file: +FILE".into());
     };
     if number < 3 {
         return Err("standard input, output and error cannot carry a password: use another descriptor".into());
     }
-    let mut file = crate::inherited::take(number.into())
+    let mut file = i32::try_from(number)
+        .ok()
+        .and_then(crate::inherited::take)
         .ok_or_else(|| Wrong(format!("no file descriptor {number} was inherited")))?;
     let mut content = String::new();
     file.read_to_string(&mut content)
@@ -117,14 +119,14 @@ mod tests {
         file.rewind().unwrap();
         // A duplicate without close-on-exec is what a parent would have left us.
         let number = rustix::io::dup(&file).unwrap().into_raw_fd();
-        assert_eq!(Secret::from_text(&format!("-{number}")).unwrap().reveal(), "through a descriptor");
+        assert_eq!(Secret::from_text(&format!("-{number:#x}")).unwrap().reveal(), "through a descriptor");
         assert!(Secret::from_text(&format!("-{number}")).is_err());
     }
 
     #[test]
     fn our_own_and_the_standard_descriptors_are_refused() {
         let ours = tempfile::tempfile().unwrap();
-        for number in [0, 1, 2, ours.as_raw_fd(), 999] {
+        for number in [0, 1, 2, ours.as_raw_fd(), 999, i32::MAX] {
             assert!(Secret::from_text(&format!("-{number}")).is_err(), "{number}");
         }
         assert!(ours.metadata().is_ok());

@@ -30,10 +30,10 @@ impl Value for Size {
         const SHAPE: &str = "not a size such as 512, 64K or 1M";
         // Leading blanks and a plus sign are what C's number parsing lets through, and scripts rely on it.
         let trimmed = text.trim_start_matches(number::is_c_space);
-        if trimmed.starts_with('-') {
-            return Err("a size cannot be negative".into());
-        }
-        let trimmed = trimmed.strip_prefix('+').unwrap_or(trimmed);
+        let (negative, trimmed) = match trimmed.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, trimmed.strip_prefix('+').unwrap_or(trimmed)),
+        };
         let end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
         let (digits, suffix) = trimmed.split_at(end);
         if digits.is_empty() {
@@ -50,6 +50,9 @@ impl Value for Size {
             "e" | "E" => 1 << 60,
             _ => return Err(SHAPE.into()),
         };
+        if negative && digits.contains(|digit| digit != '0') {
+            return Err("a size cannot be negative".into());
+        }
         let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
         bytes.and_then(Size::new).ok_or_else(|| "too large: a size is below 8E".into())
     }
@@ -80,6 +83,7 @@ mod tests {
             ("010", 10),
             (" 7", 7),
             ("+5", 5),
+            ("-0", 0),
             ("3b", 3),
             ("1B", 1),
             ("2s", 1024),
