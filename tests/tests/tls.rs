@@ -454,23 +454,6 @@ fn our_client_checks_the_name_the_authority_and_the_time() {
     );
 }
 
-/// As it is where a public authority has signed: nobody names a directory.
-#[test]
-fn without_a_directory_the_authorities_of_the_system_decide() {
-    let ask = |authority: &Path| {
-        let options =
-            format!("--tls=require --tls-certificates={} -i 127.0.0.1 -p 0 memory 1M", keys().display());
-        let command = "diskpipe info --size nbds://localhost:$port/";
-        Run::serve(&options, command).env("SSL_CERT_FILE", authority).env("HOME", "/nonexistent").end()
-    };
-    ask(&keys().join("ca-cert.pem")).good();
-    let stranger = e2e::directory();
-    keygen("x509", stranger.path(), "mallory").good();
-    let error = ask(&stranger.path().join("ca-cert.pem")).code(1).stderr;
-    let expected = "was signed by none of the authorities in those that this system trusts";
-    assert!(error.contains(expected), "{error}");
-}
-
 #[test]
 fn wrong_users_and_wrong_secrets_are_refused() {
     needs!("psktool", "nbdinfo");
