@@ -260,6 +260,7 @@ fn what_cannot_be_read_is_named() {
         (512, b"LABELONE", "LVM"),
         (4086, b"SWAPSPACE2", "swap space"),
         (0, b"KDMV", "vmdk"),
+        (0, b"\x1f\x8b", "this is compressed by gzip"),
     ] {
         let file = fs::File::create(&path).unwrap();
         file.set_len(MIB).unwrap();

@@ -32,6 +32,9 @@ const KNOWN: &[(usize, &[u8], &str)] = &[
     (0, b"XFSB", "XFS"),
     (0, b"LUKS\xba\xbe", "LUKS (encrypted)"),
     (0, b"hsqs", "squashfs"),
+    (0, b"\x1f\x8b", "compressed by gzip"),
+    (0, b"\xfd7zXZ\0", "compressed by xz"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd"),
     (3, b"NTFS    ", "NTFS"),
     (3, b"EXFAT   ", "exFAT"),
     (3, b"-FVE-FS-", "BitLocker (encrypted)"),
@@ -53,9 +56,6 @@ const IMAGES: &[(&[u8], &str)] = &[
     (b"# Disk DescriptorFile", "vmdk"),
     (b"vhdxfile", "vhdx"),
     (b"conectix", "vpc"),
-    (b"\x1f\x8b", "gzip"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
 ];
 
 /// What a disk or a partition holds.
