@@ -56,6 +56,10 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("nbd-client", "nbd-client"),
     needed("nbd-server", "nbd-server"),
     needed("nbdkit", "nbdkit"),
+    needed("nc", "netcat-openbsd"),
+    needed("ssh", "openssh-client"),
+    needed("ssh-keygen", "openssh-client"),
+    needed("sshd", "openssh-server"),
     needed("prove", "perl"), // a part that the always present perl-base has not
     needed("python3", "python3"),
     needed("nbdsh", "python3-libnbd"),

@@ -5,7 +5,7 @@ use crate::{
     remote_disk::RemoteDisk,
 };
 use disk::{Errno, Error, Result};
-use net::{Address, Child, Stream, tls::ClientSettings};
+use net::{Address, Child, Remote, Ssh, Stream, tls::ClientSettings};
 use proto::{
     ExportEntry, Infos,
     handshake::{Tls, client::Wishes},
@@ -82,6 +82,22 @@ impl fmt::Debug for Target {
     }
 }
 
+/// Where a URI leads.
+pub(crate) fn address(uri: &Uri) -> Address {
+    match uri.address.clone() {
+        uri::Address::Tcp { host, port } => Address::Tcp { host, port },
+        uri::Address::Unix(path) => Address::Unix(path),
+        uri::Address::Vsock { cid, port } => Address::Vsock { cid, port },
+        uri::Address::Ssh { host, port, compress, at } => {
+            let at = match at {
+                uri::Remote::Port(port) => Remote::Port(port),
+                uri::Remote::Socket(path) => Remote::Socket(path),
+            };
+            Address::Ssh(Box::new(Ssh { user: uri.user.clone(), host, port, compress, at }))
+        }
+    }
+}
+
 impl Connector {
     /// A server at an address.
     pub fn to(address: Address) -> Connector {
@@ -99,12 +115,7 @@ impl Connector {
 
     /// As [`Connector::uri`], from a parsed one.
     pub fn from_uri(uri: &Uri) -> Connector {
-        let address = match uri.address.clone() {
-            uri::Address::Tcp { host, port } => Address::Tcp { host, port },
-            uri::Address::Unix(path) => Address::Unix(path),
-            uri::Address::Vsock { cid, port } => Address::Vsock { cid, port },
-        };
-        let mut connector = Connector::to(address);
+        let mut connector = Connector::to(address(uri));
         connector.options.export = uri.export.clone();
         if uri.tls {
             connector.options.tls = Tls::Require;

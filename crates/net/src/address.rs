@@ -21,6 +21,32 @@ pub enum Address {
         /// Port number.
         port: u32,
     },
+    /// By way of ssh.
+    Ssh(Box<Ssh>),
+}
+
+/// A server that a host reaches, to which ssh leads. Who asks for passwords and knows keys is the program `ssh`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ssh {
+    /// The user there; else it is ssh's choice.
+    pub user: Option<String>,
+    /// The host, as ssh takes it. It must not begin with a dash.
+    pub host: String,
+    /// The port of ssh; else it is ssh's choice.
+    pub port: Option<u16>,
+    /// Whether ssh compresses.
+    pub compress: bool,
+    /// Where the server listens on that host.
+    pub at: Remote,
+}
+
+/// Where a server listens on a host that ssh leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Remote {
+    /// A port of its loopback address, which ssh forwards.
+    Port(u16),
+    /// A unix domain socket, to which the host's `nc` connects.
+    Socket(PathBuf),
 }
 
 impl fmt::Display for Address {
@@ -30,6 +56,10 @@ impl fmt::Display for Address {
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "{}", path.display()),
             Address::Vsock { cid, port } => write!(f, "vsock {cid}:{port}"),
+            Address::Ssh(ssh) => match &ssh.at {
+                Remote::Port(port) => write!(f, "port {port} of {}", ssh.host),
+                Remote::Socket(path) => write!(f, "{} on {}", path.display(), ssh.host),
+            },
         }
     }
 }

@@ -29,6 +29,7 @@ pub fn connect(address: &Address, timeout: Option<Duration>) -> io::Result<Strea
             raw::connect_vsock(socket.as_fd(), *cid, *port)?;
             Ok(socket)
         }),
+        Address::Ssh(ssh) => ssh.connect(),
     };
     connected
         .and_then(|socket| {

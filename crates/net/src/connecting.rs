@@ -56,6 +56,7 @@ impl Connecting {
                 crate::raw::connect_vsock(socket.as_fd(), *cid, *port)?;
                 Ok(at_once(socket))
             }
+            Address::Ssh(ssh) => ssh.connect().map(at_once),
         }
     }
 

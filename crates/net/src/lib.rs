@@ -15,11 +15,12 @@ mod listener;
 mod raw;
 #[allow(unsafe_code)]
 mod room;
+mod ssh;
 mod stream;
 pub mod tls;
 
 pub use activation::{Child, listen_fds, socket_activation, socket_activation_named};
-pub use address::{Address, Peer};
+pub use address::{Address, Peer, Remote, Ssh};
 pub use connect::connect;
 pub use connecting::{Connecting, Progress};
 pub use listener::{Family, Listener, Stop, accept_any};

@@ -1,5 +1,6 @@
 //! NBD URIs (`doc/uri.md` of the specification): `nbd://host:port/export`, `nbd+unix:///export?socket=PATH`,
-//! `nbd+vsock://cid:port/export`, and with TLS `nbds`, `nbds+unix`, `nbds+vsock`.
+//! `nbd+vsock://cid:port/export`, and with TLS `nbds`, `nbds+unix`, `nbds+vsock`. Beyond the specification, as libnbd has it:
+//! `nbd+ssh://user@host:port/export?nbd-port=PORT` and `?socket=PATH`, by way of ssh.
 
 mod percent;
 
@@ -57,6 +58,26 @@ pub enum Address {
         /// The port.
         port: u32,
     },
+    /// A server that a host reaches, to which ssh leads.
+    Ssh {
+        /// The host, as ssh takes it; it begins with no dash.
+        host: String,
+        /// The port of ssh, if it is said.
+        port: Option<u16>,
+        /// `compress`: whether ssh compresses.
+        compress: bool,
+        /// Where the server listens on that host.
+        at: Remote,
+    },
+}
+
+/// Where a server listens on a host that ssh leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Remote {
+    /// `nbd-port`: a port of its loopback address.
+    Port(u16),
+    /// `socket`: a Unix domain socket.
+    Socket(PathBuf),
 }
 
 /// A kind of TLS authentication, as `tls-type` says it.
@@ -93,13 +114,15 @@ impl std::error::Error for UriError {}
 /// The context id of the host, seen from a virtual machine.
 const VSOCK_HOST: u32 = 2;
 
-const SCHEMES: [(&str, bool, Transport); 6] = [
+const SCHEMES: [(&str, bool, Transport); 8] = [
     ("nbd", false, Transport::Tcp),
     ("nbds", true, Transport::Tcp),
     ("nbd+unix", false, Transport::Unix),
     ("nbds+unix", true, Transport::Unix),
     ("nbd+vsock", false, Transport::Vsock),
     ("nbds+vsock", true, Transport::Vsock),
+    ("nbd+ssh", false, Transport::Ssh),
+    ("nbds+ssh", true, Transport::Ssh),
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -107,6 +130,7 @@ enum Transport {
     Tcp,
     Unix,
     Vsock,
+    Ssh,
 }
 
 impl Uri {
@@ -144,6 +168,7 @@ impl Uri {
             Address::Tcp { .. } => "://",
             Address::Unix(_) => "+unix://",
             Address::Vsock { .. } => "+vsock://",
+            Address::Ssh { .. } => "+ssh://",
         };
         if let Some(user) = &self.user {
             percent::encode_into(&mut out, user.as_bytes(), "");
@@ -156,6 +181,15 @@ impl Uri {
                 out += &format!(":{port}");
             }
             Address::Unix(_) => {}
+            Address::Ssh { host, port, .. } => {
+                match host.contains(':') {
+                    true => out += &format!("[{host}]"),
+                    false => percent::encode_into(&mut out, host.as_bytes(), ""),
+                }
+                if let Some(port) = port {
+                    out += &format!(":{port}");
+                }
+            }
             Address::Vsock { cid, port } => out += &format!("{cid}:{port}"),
         }
         if slash || !self.export.is_empty() || matches!(self.address, Address::Vsock { .. }) {
@@ -165,6 +199,16 @@ impl Uri {
         let mut query = Query { out, separator: '?' };
         if let Address::Unix(path) = &self.address {
             query.put("socket", percent::path_bytes(path));
+        }
+        if let Address::Ssh { at, compress, .. } = &self.address {
+            match at {
+                Remote::Port(PORT) => {}
+                Remote::Port(port) => query.put("nbd-port", port.to_string()),
+                Remote::Socket(path) => query.put("socket", percent::path_bytes(path)),
+            }
+            if *compress {
+                query.put("compress", "1");
+            }
         }
         if let Some(dir) = &self.tls_certificates {
             query.put("tls-certificates", percent::path_bytes(dir));
@@ -192,7 +236,7 @@ impl Uri {
             .split_once(':')
             .ok_or("not an NBD URI such as nbd://localhost/ or nbd+unix:///?socket=/tmp/sock")?;
         let (tls, transport) = find_scheme(scheme)
-            .ok_or_else(|| format!("unknown scheme “{scheme}”: nbd, nbds, nbd+unix, nbds+unix, nbd+vsock and nbds+vsock are known"))?;
+            .ok_or_else(|| format!("unknown scheme “{scheme}”: nbd, nbds, nbd+unix, nbds+unix, nbd+vsock, nbds+vsock, nbd+ssh and nbds+ssh are known"))?;
         let rest = rest
             .strip_prefix("//")
             .ok_or_else(|| format!("“{scheme}:” must be followed by “//”, as in {scheme}://localhost/"))?;
@@ -217,16 +261,20 @@ impl Uri {
             Transport::Vsock => parse_vsock(place)?,
             // A host would say nothing: it is ignored, as other clients do.
             Transport::Unix => Address::Unix(PathBuf::new()),
+            Transport::Ssh => parse_ssh(place)?,
         });
         (uri.tls, uri.export, uri.user) = (tls, export, user.filter(|user| !user.is_empty()));
         let socket = uri.read_query(query)?;
         match (&mut uri.address, socket) {
             (Address::Unix(path), Some(socket)) => *path = socket,
+            (Address::Ssh { at, .. }, Some(socket)) => *at = Remote::Socket(socket),
             (Address::Unix(_), None) => {
                 return Err(format!("{scheme} needs a socket, as in {scheme}:///?socket=/tmp/sock"));
             }
             (_, Some(_)) => {
-                return Err(format!("a socket goes with nbd+unix and nbds+unix, not with {scheme}"));
+                return Err(format!(
+                    "a socket goes with nbd+unix, nbds+unix, nbd+ssh and nbds+ssh, not with {scheme}"
+                ));
             }
             (_, None) => {}
         }
@@ -245,12 +293,12 @@ impl Uri {
                 "tls-psk-file" => self.tls_psk_file = Some(percent::decode_path(value, &key)?),
                 "tls-hostname" => self.tls_hostname = Some(percent::decode_text(value, &key)?),
                 "tls-priority" => self.tls_priority = Some(percent::decode_text(value, &key)?),
-                "tls-verify-peer" => {
-                    self.tls_verify_peer = Some(match value.to_ascii_lowercase().as_str() {
-                        "1" | "true" => true,
-                        "0" | "false" => false,
-                        _ => return Err(format!("tls-verify-peer={value}: neither 0 nor 1")),
-                    });
+                "tls-verify-peer" => self.tls_verify_peer = Some(parse_truth(&key, value)?),
+                "nbd-port" if let Address::Ssh { at, .. } = &mut self.address => {
+                    *at = Remote::Port(parse_number(value, PORT, "port number such as 10809")?);
+                }
+                "compress" if let Address::Ssh { compress, .. } = &mut self.address => {
+                    *compress = parse_truth(&key, value)?;
                 }
                 "tls-type" => {
                     let kind = TlsType::NAMES.iter().find(|(name, _)| *name == value).map(|(_, kind)| *kind);
@@ -290,6 +338,12 @@ fn find_scheme(scheme: &str) -> Option<(bool, Transport)> {
 }
 
 fn parse_tcp(place: &str) -> Result<Address, String> {
+    let (host, port) = parse_host(place)?;
+    Ok(Address::Tcp { host, port: port.unwrap_or(PORT) })
+}
+
+/// A host, which may be an IPv6 address in brackets, and maybe a port behind it.
+fn parse_host(place: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or("an IPv6 address lacks its closing bracket")?;
@@ -313,7 +367,26 @@ fn parse_tcp(place: &str) -> Result<Address, String> {
     };
     let port = port.ok_or("only a port may follow an IPv6 address")?;
     let host = if host.is_empty() { "localhost".into() } else { host };
-    Ok(Address::Tcp { host, port: parse_number(port, PORT, "port number such as 10809")? })
+    let number = || parse_number(port, PORT, "port number such as 10809");
+    Ok((host, if port.is_empty() { None } else { Some(number()?) }))
+}
+
+/// The host, and maybe the port of ssh.
+fn parse_ssh(place: &str) -> Result<Address, String> {
+    let (host, port) = parse_host(place)?;
+    // ssh would take it for an option.
+    if host.starts_with('-') {
+        return Err(format!("“{host}” is not a host: it begins with a dash"));
+    }
+    Ok(Address::Ssh { host, port, compress: false, at: Remote::Port(PORT) })
+}
+
+fn parse_truth(key: &str, value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("{key}={value}: neither 0 nor 1")),
+    }
 }
 
 fn parse_vsock(place: &str) -> Result<Address, String> {

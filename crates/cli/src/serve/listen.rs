@@ -74,6 +74,8 @@ impl Place {
             None => format!("serving on {sockets} that somebody else made"),
             Some(Address::Tcp { host, port }) => format!("bound to IP address {host}:{port} ({sockets})"),
             Some(Address::Vsock { port, .. }) => format!("bound to vsock port {port}"),
+            // ssh leads to servers; none listens there.
+            Some(Address::Ssh { .. }) => String::new(),
             Some(Address::Unix(path)) => format!("bound to unix socket {}", path.display()),
         }
     }
@@ -86,6 +88,7 @@ impl Place {
         match address {
             Address::Tcp { port, .. } => variables.port = Some((*port).into()),
             Address::Vsock { port, .. } => variables.port = Some(*port),
+            Address::Ssh { .. } => {}
             Address::Unix(path) => variables.unix_socket = Some(PathBuf::clone(path)),
         }
         let mut uri = Uri::new(address.clone());

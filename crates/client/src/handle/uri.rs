@@ -1,19 +1,12 @@
 //! URIs: connecting by one, within what the settings allow, and telling the one of a connection.
 
 use super::{Fault, Handle, Outcome, When, fault::errno, settings::transport};
-use net::Address;
+use crate::connect::address;
+use net::{Address, Remote};
 use proto::{
     handshake::Tls,
     uri::{self, Uri, UriError},
 };
-
-fn address(address: uri::Address) -> (Address, u32) {
-    match address {
-        uri::Address::Tcp { host, port } => (Address::Tcp { host, port }, transport::TCP),
-        uri::Address::Unix(path) => (Address::Unix(path), transport::UNIX),
-        uri::Address::Vsock { cid, port } => (Address::Vsock { cid, port }, transport::VSOCK),
-    }
-}
 
 fn forbidden(text: String) -> Fault {
     Fault::new(errno::EPERM, text)
@@ -27,7 +20,13 @@ impl Handle {
     pub fn aio_connect_uri(&mut self, text: &str) -> Outcome<()> {
         self.need(When::Created)?;
         let uri: Uri = text.parse().map_err(|e: UriError| Fault::invalid(e.to_string()))?;
-        let (address, transport) = address(uri.address.clone());
+        let address = address(&uri);
+        let transport = match &address {
+            Address::Tcp { .. } => transport::TCP,
+            Address::Unix(_) => transport::UNIX,
+            Address::Vsock { .. } => transport::VSOCK,
+            Address::Ssh(_) => transport::SSH,
+        };
         let settings = &mut self.settings;
         if settings.allow_transports & transport == 0 {
             return Err(forbidden(format!("{text}: set_uri_allow_transports forbids this way to a server")));
@@ -65,17 +64,27 @@ impl Handle {
     /// ENOTCONN: there is none; EINVAL: none says how to get there.
     pub fn uri(&self) -> Outcome<String> {
         self.need(When::Known)?;
+        let mut user = None;
         let place = match self.address() {
             Some(Address::Tcp { host, port }) => uri::Address::Tcp { host: host.clone(), port: *port },
             Some(Address::Unix(path)) => uri::Address::Unix(path.clone()),
             Some(Address::Vsock { cid, port }) => uri::Address::Vsock { cid: *cid, port: *port },
+            Some(Address::Ssh(ssh)) => {
+                let at = match &ssh.at {
+                    Remote::Port(port) => uri::Remote::Port(*port),
+                    Remote::Socket(path) => uri::Remote::Socket(path.clone()),
+                };
+                let (host, port, compress) = (ssh.host.clone(), ssh.port, ssh.compress);
+                user = ssh.user.clone();
+                uri::Address::Ssh { host, port, compress, at }
+            }
             None => return Err(Fault::invalid("no URI leads to a socket that was given, or to a program")),
         };
         let mut uri = Uri::new(place);
         uri.tls = self.tls;
         uri.export = self.settings.export.clone();
         let tls = &self.settings.tls_settings;
-        uri.user = tls.user.clone();
+        uri.user = user.or(tls.user.clone());
         uri.tls_certificates = tls.certificates.clone();
         uri.tls_psk_file = tls.psk_file.clone();
         uri.tls_hostname = tls.hostname.clone();

@@ -16,6 +16,21 @@ fn tcp(host: &str, port: u16) -> Address {
     Address::Tcp { host: host.into(), port }
 }
 
+fn ssh(host: &str, port: Option<u16>, compress: bool, at: Remote) -> Address {
+    Address::Ssh { host: host.into(), port, compress, at }
+}
+
+#[test]
+fn what_ssh_would_take_for_an_option_is_no_host() {
+    for text in
+        ["nbd+ssh://-oProxyCommand=x", "nbd+ssh://u@-oProxyCommand=x/", "nbd+ssh://%2DoProxyCommand=x"]
+    {
+        assert!(refusal(text).contains("begins with a dash"), "{text}");
+    }
+    assert!(refusal("nbd+ssh://h?compress=maybe").contains("neither 0 nor 1"));
+    assert!(refusal("nbd+ssh://h?nbd-port=x").contains("port number"));
+}
+
 #[test]
 fn hosts_and_ports_are_found_and_have_defaults() {
     for (text, address) in [
@@ -30,6 +45,10 @@ fn hosts_and_ports_are_found_and_have_defaults() {
         ("nbds://alice@example.com:7", tcp("example.com", 7)),
         ("nbd+vsock:///", Address::Vsock { cid: 2, port: 10809 }),
         ("nbds+vsock://5:99999/", Address::Vsock { cid: 5, port: 99999 }),
+        ("nbd+ssh://h", ssh("h", None, false, Remote::Port(10809))),
+        ("nbd+ssh://alice@h:22/x?nbd-port=7", ssh("h", Some(22), false, Remote::Port(7))),
+        ("nbds+ssh://[::1]:22?compress=true", ssh("::1", Some(22), true, Remote::Port(10809))),
+        ("nbd+ssh://h/?socket=/tmp/s%20t", ssh("h", None, false, Remote::Socket("/tmp/s t".into()))),
         ("nbd+unix://?socket=/tmp/s", Address::Unix("/tmp/s".into())),
         ("nbd+unix:///?socket=nbd.sock", Address::Unix("nbd.sock".into())),
         ("nbd+unix:///?socket=%00abstract", Address::Unix("\0abstract".into())),
@@ -85,7 +104,10 @@ fn errors_are_sentences_that_begin_with_the_uri() {
         ("nbd://[bad]/", "“bad” is not an IPv6 address"),
         ("nbd+unix:///", "nbd+unix needs a socket"),
         ("nbd+unix:///?socket=", "the socket parameter is empty"),
-        ("nbd://localhost/?socket=/x", "a socket goes with nbd+unix and nbds+unix, not with nbd"),
+        (
+            "nbd://localhost/?socket=/x",
+            "a socket goes with nbd+unix, nbds+unix, nbd+ssh and nbds+ssh, not with nbd",
+        ),
         ("nbd+vsock://host/", "“host” is not a vsock context id"),
         ("nbd://h/%4", "a “%” without two hexadecimal digits"),
         ("nbd://h/%é1", "a “%” without two hexadecimal digits"),
@@ -139,6 +161,14 @@ fn any_address() -> impl Strategy<Value = Address> {
             .prop_map(|(ip, port)| Address::Tcp { host: Ipv6Addr::from_bits(ip).to_string(), port }),
         any::<(u32, u32)>().prop_map(|(cid, port)| Address::Vsock { cid, port }),
         ".{1,30}".prop_map(|path| Address::Unix(path.into())),
+        ("[a-z0-9.][a-z0-9.-]{0,20}", any::<Option<u16>>(), any::<bool>(), any::<u16>())
+            .prop_map(|(host, port, compress, at)| ssh(&host, port, compress, Remote::Port(at))),
+        ("[a-z0-9.]{1,20}", ".{1,30}").prop_map(|(host, path)| ssh(
+            &host,
+            None,
+            false,
+            Remote::Socket(path.into())
+        )),
     ]
 }
 
