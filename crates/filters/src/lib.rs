@@ -10,6 +10,7 @@ mod checkwrite;
 mod control;
 mod count;
 mod cow;
+mod crashlab;
 mod ddrescue;
 mod delay;
 mod error;
@@ -70,6 +71,7 @@ pub static FILTERS: &[FilterEntry] = &[
     FilterEntry::of::<checkwrite::CheckWrite>(),
     FilterEntry::of::<count::Count>(),
     FilterEntry::of::<cow::Cow>(),
+    FilterEntry::of::<crashlab::CrashLab>(),
     FilterEntry::of::<ddrescue::DdRescue>(),
     FilterEntry::of::<delay::Delay>(),
     FilterEntry::of::<error::Error>(),

@@ -56,6 +56,8 @@ fn main() -> ExitCode {
             Case::new("cow", &[("cow-on-read", "true")], Model).with_own_storage(),
             Case::new("cow", &[], Model).with(|| file("cow-file")).with_own_storage(),
             Case::new("cow", &[], Model).with(|| directory("cow-per-client")).with_own_storage(),
+            Case::new("crashlab", &[], Model),
+            Case::new("crashlab", &[("crashlab-memory", "1M"), ("crashlab-sector", "0")], Model),
             Case::new("ddrescue", &[], ReadOnly).with(|| list("ddrescue-mapfile", "0 + 1\n0 0x200000 +\n")),
             Case::new("delay", &[("rdelay", "1ms"), ("wdelay", "1ms")], Model),
             Case::new("error", &[("error", "EIO"), ("error-rate", "0%")], Model),

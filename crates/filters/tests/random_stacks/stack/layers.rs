@@ -31,6 +31,7 @@ pub const LAYERS: &[(&str, Make)] = &[
         ]
     }),
     ("log", |_| vec!["logfile=/dev/null".into()]),
+    ("crashlab", |_| vec!["crashlab-memory=1M".into()]),
     ("trace", |_| vec!["trace-file=/dev/null".into()]),
     ("stats", |n| vec!["statsfile=/dev/null".into(), format!("statsthreshold={}", n % 101)]),
     ("delay", |n| vec!["rdelay=0".into(), "wdelay=0".into(), format!("delay-fast-zero={}", n & 1 != 0)]),
