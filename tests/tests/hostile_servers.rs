@@ -148,3 +148,39 @@ fn nobody_at_the_address_is_said_at_once() {
         failed_in_a_sentence(run, "info");
     }
 }
+
+#[test]
+fn a_server_that_dies_in_the_handshake_is_said_to_have_hung_up() {
+    // It takes so many options, says yes to them without a word more, and is gone.
+    let dies_after = |options: usize| {
+        move |mut stream: UnixStream, _| {
+            let _ = stream.write_all(b"NBDMAGICIHAVEOPT\x00\x03");
+            let _ = stream.read_exact(&mut [0; 4]);
+            for option in 0..=options {
+                let mut head = [0; 16];
+                if stream.read_exact(&mut head).is_err() {
+                    return;
+                }
+                let length = u32::from_be_bytes(head[12..].try_into().unwrap());
+                let _ = std::io::copy(&mut (&stream).take(length.into()), &mut std::io::sink());
+                if option < options {
+                    let ack = [b"\x00\x03\xe8\x89\x04\x55\x65\xa9", &head[8..12], &[0, 0, 0, 1, 0, 0, 0, 0]];
+                    let _ = stream.write_all(&ack.concat());
+                }
+            }
+        }
+    };
+    for (options, last) in [(0, "STRUCTURED_REPLY"), (1, "LIST_META_CONTEXT")] {
+        served_by(dies_after(options), |uri| {
+            for question in ["", "--size", "--json", "--can=write"] {
+                let ended = Run::diskpipe().arg("info").words(question).arg(uri).seconds(60).end();
+                assert!(
+                    ended.stderr.contains(&format!("closed the connection instead of answering {last}")),
+                    "info {question}: {}",
+                    ended.stderr
+                );
+                failed_in_a_sentence(ended, "info");
+            }
+        });
+    }
+}

@@ -102,6 +102,8 @@ pub struct Negotiation {
     tls: Option<Encryption>,
     machine: ClientHandshake,
     over: Option<Negotiated>,
+    /// What ended it before its time: the answer to every later step, too.
+    broken: Option<(Errno, String)>,
     buffer: Vec<u8>,
 }
 
@@ -128,7 +130,8 @@ impl Negotiation {
     ) -> Result<Negotiation> {
         let machine = ClientHandshake::new(wishes);
         stream.set_recv_timeout(timeout)?;
-        let mut negotiation = Negotiation { stream, tls, machine, over: None, buffer: vec![0; 4096] };
+        let mut negotiation =
+            Negotiation { stream, tls, machine, over: None, broken: None, buffer: vec![0; 4096] };
         match negotiation.next()? {
             Event::Waiting => {}
             Event::Ready(negotiated) => negotiation.over = Some(negotiated),
@@ -172,10 +175,19 @@ impl Negotiation {
         }
     }
 
-    fn step(&mut self) -> Step<Event> {
-        match self.next().map_err(Failure::Broken)? {
-            Event::Refused(refusal) => Err(Failure::Refused(refusal)),
-            event => Ok(event),
+    /// Has the machine take a step, and waits for its outcome.
+    fn step(&mut self, begin: impl FnOnce(&mut ClientHandshake) -> proto::Result<()>) -> Step<Event> {
+        if let Some((errno, why)) = &self.broken {
+            return Err(Failure::Broken(Error::new(*errno, why.clone())));
+        }
+        begin(&mut self.machine)?;
+        match self.next() {
+            Ok(Event::Refused(refusal)) => Err(Failure::Refused(refusal)),
+            Ok(event) => Ok(event),
+            Err(error) => {
+                self.broken = Some((error.errno(), error.to_string()));
+                Err(Failure::Broken(error))
+            }
         }
     }
 
@@ -204,8 +216,7 @@ impl Negotiation {
     /// # Errors
     /// The server refused, or the connection broke.
     pub fn list(&mut self) -> Step<Vec<ExportEntry>> {
-        self.machine.list()?;
-        match self.step()? {
+        match self.step(|machine| machine.list())? {
             Event::Exports(exports) => Ok(exports),
             event => Err(Failure::Broken(unexpected(&event))),
         }
@@ -216,8 +227,7 @@ impl Negotiation {
     /// # Errors
     /// The server refused, or the connection broke.
     pub fn info(&mut self, export: &str) -> Step<ExportInfo> {
-        self.machine.info(export)?;
-        match self.step()? {
+        match self.step(|machine| machine.info(export))? {
             Event::Info(info) => Ok(info),
             event => Err(Failure::Broken(unexpected(&event))),
         }
@@ -228,8 +238,7 @@ impl Negotiation {
     /// # Errors
     /// The server refused, or the connection broke.
     pub fn list_meta_context(&mut self, export: &str, queries: &[String]) -> Step<Vec<Context>> {
-        self.machine.list_meta_context(export, queries)?;
-        self.contexts()
+        self.contexts(|machine| machine.list_meta_context(export, queries))
     }
 
     /// Choose metadata contexts for a [`Negotiation::go`] with the same export.
@@ -237,12 +246,14 @@ impl Negotiation {
     /// # Errors
     /// The server refused, or the connection broke.
     pub fn set_meta_context(&mut self, export: &str, queries: &[String]) -> Step<Vec<Context>> {
-        self.machine.set_meta_context(export, queries)?;
-        self.contexts()
+        self.contexts(|machine| machine.set_meta_context(export, queries))
     }
 
-    fn contexts(&mut self) -> Step<Vec<Context>> {
-        match self.step()? {
+    fn contexts(
+        &mut self,
+        begin: impl FnOnce(&mut ClientHandshake) -> proto::Result<()>,
+    ) -> Step<Vec<Context>> {
+        match self.step(begin)? {
             Event::Contexts(contexts) => Ok(contexts),
             event => Err(Failure::Broken(unexpected(&event))),
         }
@@ -254,8 +265,7 @@ impl Negotiation {
     /// The server refused, or the connection broke.
     pub fn go(&mut self, export: &str) -> Step<&Negotiated> {
         if self.over.is_none() {
-            self.machine.go(export)?;
-            match self.step()? {
+            match self.step(|machine| machine.go(export))? {
                 Event::Ready(negotiated) => self.over = Some(negotiated),
                 event => return Err(Failure::Broken(unexpected(&event))),
             }

@@ -86,7 +86,7 @@ impl Server {
     /// The server cannot be reached, or refuses the export.
     pub(crate) fn describe(&self, name: &str, with_content: bool) -> Result<(Speech, Export)> {
         let mut negotiation = self.negotiate(name)?;
-        let contexts = contexts(&mut negotiation, name);
+        let contexts = contexts(&mut negotiation, name)?;
         let info = match negotiation.go(name) {
             Ok(negotiated) => negotiated.info.clone(),
             Err(Failure::Refused(refusal)) => {
@@ -156,7 +156,7 @@ impl Server {
     fn describe_in_passing(&self, negotiation: &mut Negotiation, name: &str) -> Result<Export> {
         match negotiation.info(name) {
             Ok(info) => {
-                let contexts = contexts(negotiation, name);
+                let contexts = contexts(negotiation, name)?;
                 Ok(self.export(name, info, contexts, None))
             }
             Err(Failure::Refused(refusal)) if refusal.error == ReplyType::ERR_UNSUP => {
@@ -175,12 +175,15 @@ impl Speech {
 }
 
 /// The metadata contexts of an export; none where the server has no notion of them.
-fn contexts(negotiation: &mut Negotiation, name: &str) -> Vec<String> {
+fn contexts(negotiation: &mut Negotiation, name: &str) -> Result<Vec<String>> {
     if negotiation.is_over() || !negotiation.replies().has_chunks() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let contexts = negotiation.list_meta_context(name, &[]).unwrap_or_default();
-    contexts.into_iter().map(|context| context.name).collect()
+    match negotiation.list_meta_context(name, &[]) {
+        Ok(contexts) => Ok(contexts.into_iter().map(|context| context.name).collect()),
+        Err(Failure::Refused(_)) => Ok(Vec::new()),
+        Err(Failure::Broken(e)) => Err(e.into()),
+    }
 }
 
 fn refused(name: &str, refusal: &Refusal) -> anyhow::Error {
