@@ -1,9 +1,8 @@
 //! A machine boots from a disk that stands on a command line, and what it draws is looked at.
 
-use e2e::{Machine, PATIENCE, Run, Server};
+use e2e::{Machine, PATIENCE, Qmp, Run, Server};
+use serde_json::json;
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,26 +32,10 @@ fn colours(drive: &str) -> Option<usize> {
     let monitor = format!("unix:{},server=on,wait=off", socket.display());
     let _machine = Machine::start(&["-vga", "std", "-drive", drive, "-qmp", &monitor])?;
     let end = Instant::now() + PATIENCE;
-    let mut stream = loop {
-        match UnixStream::connect(&socket) {
-            Ok(stream) => break stream,
-            Err(e) => assert!(Instant::now() < end, "{drive}: no monitor: {e}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut answers = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut ask = |command: String| {
-        writeln!(stream, "{command}").unwrap();
-        let mut answer = || answers.next().expect("the machine lives").expect("it answers in time");
-        while !answer().contains(r#""return""#) {}
-    };
-    ask(r#"{"execute": "qmp_capabilities"}"#.to_owned());
-    let screendump =
-        format!(r#"{{"execute": "screendump", "arguments": {{"filename": "{}"}}}}"#, picture.display());
+    let mut qmp = Qmp::connect(&socket);
     let mut most = 0;
     while most <= 100 {
-        ask(screendump.clone());
+        qmp.execute("screendump", json!({ "filename": picture }));
         most = most.max(colours_of(&picture));
         assert!(Instant::now() < end, "{drive}: {most} colours on the screen, and no more");
         std::thread::sleep(Duration::from_millis(50));

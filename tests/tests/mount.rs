@@ -341,7 +341,7 @@ fn fio_verifies_what_it_wrote_in_it() {
     mounts!("fio");
     let mounted = Mounted::ours("dir", "", OURS);
     Run::new("fio")
-        .words("--name=x --rw=randwrite --bs=4k --size=16M --verify=crc32c --numjobs=1 --ioengine=psync --filename")
+        .words("--name=x --rw=randwrite --bs=4k --size=16M --verify=crc32c --verify_state_save=0 --numjobs=1 --ioengine=psync --filename")
         .arg(mounted.file())
         .seconds(120)
         .end()
