@@ -287,6 +287,75 @@ fn an_error_stays_where_it_is() {
     mounted.unmount();
 }
 
+/// Runs a few lines of Python on the mounted file, whose path they have as `path`.
+fn python(file: &Path, lines: &str) {
+    let text = format!("import mmap, os, sys\npath = sys.argv[1]\n{lines}");
+    Run::new("python3").args(["-c", &text]).arg(file).end().good();
+}
+
+#[test]
+fn the_file_can_be_mapped() {
+    mounts!("python3");
+    let server = Server::ours("memory 1M");
+    for options in ["", "-o kernel_cache"] {
+        let mounted = Mounted::ours("dir", options, &[server.uri().as_str()]);
+        python(
+            &mounted.file(),
+            "f = open(path, 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+m[5000:5005] = b'hello'
+m.flush()
+os.fsync(f.fileno())
+assert os.pread(f.fileno(), 5, 5000) == b'hello'
+os.pwrite(f.fileno(), b'there', 5000)
+assert m[4999:5006] == b'\\0there\\0'
+m.close()",
+        );
+        mounted.unmount();
+        let read = Run::diskpipe().args(["dump", "--length=5", "--offset=5000", &server.uri()]).text();
+        assert!(read.contains("there"), "{read}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_at_once_by_all() {
+    mounts!("python3");
+    let server = Server::ours("memory 1M");
+    let mounted = Mounted::ours("dir", "", &[server.uri().as_str()]);
+    // Reads in a row are read ahead; a write between two of them is seen, through whichever descriptor.
+    python(
+        &mounted.file(),
+        "f, g = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
+for at in range(0, 1 << 20, 512):
+    if at % 4096 == 2048:
+        os.pwrite(g, b'%08d' % at, at)
+        os.pwrite(g, b'%08d' % at, at + 512)
+    expected = b'%08d' % at if at % 4096 == 2048 else b'%08d' % (at - 512) if at % 4096 == 2560 else bytes(8)
+    assert os.pread(f, 512, at)[:8] == expected, at",
+    );
+    mounted.unmount();
+}
+
+#[test]
+fn many_threads_read_and_write_at_once() {
+    mounts!("python3");
+    for options in ["-C 4", "-C 1", "-s", "-o kernel_cache"] {
+        let mounted = Mounted::ours("dir", options, OURS);
+        python(
+            &mounted.file(),
+            "from concurrent.futures import ThreadPoolExecutor
+f = os.open(path, os.O_RDWR)
+def work(n):
+    for round in range(20):
+        data = bytes([n + round]) * ((300 << 10) + n)
+        os.pwrite(f, data, n << 20)
+        assert os.pread(f, len(data), n << 20) == data
+list(ThreadPoolExecutor(40).map(work, range(40)))",
+        );
+        mounted.unmount();
+    }
+}
+
 #[test]
 fn a_server_that_resizes_follows_the_file() {
     mounts!();

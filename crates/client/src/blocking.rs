@@ -73,19 +73,25 @@ impl Client {
     /// # Errors
     /// The range lies outside, or the server failed.
     pub fn read(&self, into: &mut [u8], at: u64) -> Result<()> {
-        let range = self.check(at, into.len() as u64)?;
-        if range.is_empty() {
-            return Ok(());
-        }
-        let data = if range.len <= self.disk.longest() {
-            let (command, flags) = (Command::Read, CommandFlags::NONE);
-            let ask = Ask { command, flags, offset: at, length: range.len };
-            self.disk.submit(ask, None)?.wait()?.into_data()?
-        } else {
-            self.disk.read(range).wait()?
-        };
-        data.copy_to(into);
+        self.read_data(at, into.len() as u64)?.copy_to(into);
         Ok(())
+    }
+
+    /// As [`Client::read`], as the bytes were received: without a copy.
+    ///
+    /// # Errors
+    /// As [`Client::read`].
+    pub fn read_data(&self, at: u64, len: u64) -> Result<Data> {
+        let range = self.check(at, len)?;
+        if range.is_empty() {
+            return Ok(Data::zeroes(0));
+        }
+        if range.len > self.disk.longest() {
+            return self.disk.read(range).wait();
+        }
+        let (command, flags) = (Command::Read, CommandFlags::NONE);
+        let ask = Ask { command, flags, offset: at, length: range.len };
+        self.disk.submit(ask, None)?.wait()?.into_data()
     }
 
     /// Write `from` from byte `at` on. It is stable after a [`Client::flush`].
@@ -111,11 +117,34 @@ impl Client {
         // In pieces, so that a huge slice is not copied at once.
         for part in range.split_at_multiples(self.disk.longest()) {
             let data = Data::copy_from(&from[(part.start - at) as usize..][..part.len as usize]);
-            let flags = CommandFlags::NONE.with_if(flags.fua, CommandFlags::FUA);
-            let ask = Ask { command: Command::Write, flags, offset: part.start, length: part.len };
-            self.disk.submit(ask, Some(&data))?.wait()?;
+            self.write_part(part.start, &data, flags)?;
         }
         Ok(())
+    }
+
+    /// As [`Client::write_with`], without a copy.
+    ///
+    /// # Errors
+    /// As [`Client::write_with`].
+    pub fn write_data(&self, from: &Data, at: u64, flags: WriteFlags) -> Result<()> {
+        let range = self.check_write(at, from.len())?;
+        if flags.fua {
+            self.offered("FUA", self.facts().fua)?;
+        }
+        if range.is_empty() {
+            return Ok(());
+        }
+        if range.len > self.disk.longest() {
+            return self.disk.write(at, from.clone(), flags).wait();
+        }
+        self.write_part(at, from, flags)
+    }
+
+    /// What goes in one request.
+    fn write_part(&self, at: u64, data: &Data, flags: WriteFlags) -> Result<()> {
+        let flags = CommandFlags::NONE.with_if(flags.fua, CommandFlags::FUA);
+        let ask = Ask { command: Command::Write, flags, offset: at, length: data.len() };
+        self.disk.submit(ask, Some(data))?.wait().map(drop)
     }
 
     /// Make a range read as zeroes.

@@ -308,9 +308,12 @@ impl Driver for Inner {
 
     fn ready(&self) {
         self.flush();
-        // Somebody else receives: for us, too.
-        let Some(mut inbox) = self.try_inbox() else { return };
-        self.receive(&mut inbox, Wait::DontWait);
+        match self.try_inbox() {
+            Some(mut inbox) => _ = self.receive(&mut inbox, Wait::DontWait),
+            // Somebody else receives: for us, too. Until then the loop would find the same, again and again, and on one core
+            // keep the other from it.
+            None => std::thread::yield_now(),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ const PARTS: usize = 8;
 /// An export of an NBD server.
 ///
 /// Requests are passed on as they are; what is larger than the server takes is split. Over several connections
-/// they are spread in turn, which only happens when the server promises that a flush reaches all of them.
+/// they are spread: to one that is idle, or else in turn. That only happens when the server promises that a flush reaches all of them.
 pub struct RemoteDisk {
     links: Box<[Link]>,
     next: AtomicUsize,
@@ -189,7 +189,12 @@ impl RemoteDisk {
     fn link(&self) -> &Link {
         match &*self.links {
             [only] => only,
-            several => &several[self.next.fetch_add(1, Relaxed) % several.len()],
+            several => {
+                // One that is idle, and always the same one: its memory is in the processor's cache, here and at the
+                // server. Only where all are busy does it go round.
+                let idle = several.iter().find(|link| link.connection.in_flight() == 0);
+                idle.unwrap_or_else(|| &several[self.next.fetch_add(1, Relaxed) % several.len()])
+            }
         }
     }
 

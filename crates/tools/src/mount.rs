@@ -1,29 +1,43 @@
 //! `mount`: a disk over NBD as a file.
 //!
-//! `options` is the command line, `place` where the file appears, `file_system` answers the kernel.
+//! `options` is the command line, `place` where the file appears. The crate `fuser` mounts; from then on `workers` take the
+//! kernel's requests, which `protocol` reads, and `file_system` answers them.
 
+mod ahead;
 mod file_system;
 mod options;
 mod place;
+mod protocol;
+mod workers;
 
 use crate::command_line::{self};
 use anyhow::{Context, Result};
-use client::RemoteDisk;
-use disk::Disk;
-use file_system::{FileSystem, Settings};
-use fuser::{Config, MountOption, Session, SessionACL};
+use client::blocking::Client;
+use file_system::{FileSystem, LONGEST, Settings};
+use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use options::{Options, Server};
 use place::Place;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
-use std::{ffi::OsString, fs, process::ExitCode, sync::Arc, thread};
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::fd::AsFd,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
+use workers::Workers;
 
 pub use options::command;
 
-/// So many threads wait for the kernel. Each carries one request to the server at a time.
-const THREADS: usize = 8;
+/// So many of the kernel's own requests (read-ahead, for one) are under way at a time.
+const BACKGROUND: u16 = 64;
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -47,18 +61,10 @@ fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
     let place = Place::find(options.mount_point())?;
     // A server that was started for this ends after the disk is closed.
     let (connector, child) = server.connector(options.connections)?;
-    let disk: Arc<RemoteDisk> = Arc::new(connector.open()?);
+    let disk = Client::open(&connector)?;
     let read_only = options.readonly || fuse.read_only || !disk.facts().write;
-    tell(format_args!("{} bytes, {} connections", disk.size(), disk.connections()));
+    tell(format_args!("{} bytes, {} connections", disk.size(), disk.disk().connections()));
 
-    let settings = Settings {
-        name: place.name.clone(),
-        read_only,
-        keep_cache: fuse.keep_cache,
-        direct: fuse.direct,
-        user: fuse.user.unwrap_or_else(|| rustix::process::getuid().as_raw()),
-        group: fuse.group.unwrap_or_else(|| rustix::process::getgid().as_raw()),
-    };
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(fuse.source.unwrap_or_else(|| "nbd".into())),
@@ -73,11 +79,20 @@ fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
         (_, true) => SessionACL::RootAndOwner,
         _ => SessionACL::Owner,
     };
-    config.n_threads = Some(if options.single { 1 } else { THREADS });
-    config.clone_fd = !options.single;
-    let mut session = Session::new(FileSystem::new(disk.clone(), settings), &place.mount_point, &config)
+    let can_map = Arc::new(AtomicBool::new(false));
+    let mut session = Session::new(Handshake { can_map: can_map.clone() }, &place.mount_point, &config)
         .with_context(|| format!("cannot mount over {}", place.mount_point.display()))?;
     tell(format_args!("mounted over {}", place.mount_point.display()));
+    let settings = Settings {
+        name: place.name.clone(),
+        read_only,
+        keep_cache: fuse.keep_cache,
+        // A file that cannot be mapped would be none to some programs.
+        direct: fuse.direct || (!fuse.keep_cache && can_map.load(Relaxed)),
+        user: fuse.user.unwrap_or_else(|| rustix::process::getuid().as_raw()),
+        group: fuse.group.unwrap_or_else(|| rustix::process::getgid().as_raw()),
+    };
+    let file_system = FileSystem::new(disk, settings);
 
     let mut unmounter = session.unmount_callable();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot wait for signals")?;
@@ -91,22 +106,44 @@ fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
     if let Some(file) = &options.pidfile {
         fs::write(file, format!("{}\n", std::process::id())).with_context(|| file.display().to_string())?;
     }
-    let ended = session.run();
+    let only = fuse.allow_root.then(|| rustix::process::geteuid().as_raw());
+    let ended = Workers::new(session.as_fd(), &file_system, only, options.single).run();
     stop.close();
     let _ = waiting.join(); // it cannot panic
     if let Some(file) = &options.pidfile {
         let _ = fs::remove_file(file); // somebody may have done so
     }
-    let closed = close(&disk, read_only);
-    drop((disk, connector, child));
+    drop(session); // it unmounts what is still mounted
+    let closed = close(file_system.into_disk(), read_only);
+    drop((connector, child));
     ended.context("the kernel’s side of the mount broke")?;
     closed
 }
 
 /// Nothing that was written is lost with the connection.
-fn close(disk: &RemoteDisk, read_only: bool) -> Result<()> {
+fn close(disk: Client, read_only: bool) -> Result<()> {
     if !read_only && disk.facts().flush {
-        disk.flush().wait().context("flushing the disk")?;
+        disk.flush().context("flushing the disk")?;
     }
-    Ok(reactor::block_on(disk.disconnect())?)
+    Ok(disk.close()?)
+}
+
+/// What is agreed on with the kernel when it mounts; requests go another way.
+struct Handshake {
+    /// Whether files that pass the kernel's cache by can be mapped all the same.
+    can_map: Arc<AtomicBool>,
+}
+
+impl fuser::Filesystem for Handshake {
+    fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        let _ = config.set_max_write(LONGEST); // within what it takes
+        let _ = config.set_max_background(BACKGROUND);
+        // What this kernel does not know is not asked for.
+        for wish in [InitFlags::FUSE_ASYNC_DIO, InitFlags::FUSE_PARALLEL_DIROPS] {
+            let _ = config.add_capabilities(wish);
+        }
+        let can_map = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
+        self.can_map.store(can_map, Relaxed);
+        Ok(())
+    }
 }

@@ -10,6 +10,7 @@ mod copy;
 mod echo;
 mod footprint;
 mod load;
+mod mounts;
 mod servers;
 mod table;
 mod tls;
@@ -43,6 +44,8 @@ enum Topic {
     Startup,
     /// Copying tools.
     Copy,
+    /// A disk as a file.
+    Mount,
 }
 
 /// How to measure.
@@ -137,6 +140,7 @@ fn measure(options: &Options) -> Result<()> {
         Topic::Memory,
         Topic::Startup,
         Topic::Copy,
+        Topic::Mount,
     ];
     let topics = if options.topics.is_empty() { &everything[..] } else { &options.topics };
     for topic in topics {
@@ -150,6 +154,7 @@ fn measure(options: &Options) -> Result<()> {
             Topic::Memory => footprint::memory()?,
             Topic::Startup => footprint::startup(options)?,
             Topic::Copy => copy::compare(options)?,
+            Topic::Mount => mounts::compare(options)?,
         }
     }
     Ok(())

@@ -143,10 +143,10 @@ Options of the file system:
     -o allow_other          other users see the file, too
     -o allow_root           root sees the file, too
     -o default_permissions  the kernel checks permissions
-    -o direct_io            the kernel keeps nothing in its cache
+    -o direct_io            the kernel keeps nothing in its cache: as it is without kernel_cache
     -o fsname=NAME          what the table of mounts shows as the source
     -o gid=N                the group of the file
-    -o kernel_cache         the kernel keeps its cache between one open and the next
+    -o kernel_cache         the kernel caches what is read, and keeps it between one open and the next
     -o ro                   as --readonly
     -o uid=N                the user of the file
 ";
