@@ -37,6 +37,9 @@ pub(crate) struct Cow {
     /// (of the Internet, or the user of a Unix socket) or each name in a client's `certificate`.
     #[param(default = "export")]
     cow_key: Key,
+    /// How much of a temporary overlay may be in memory, and not in its file. It is taken when it is written to.
+    #[param(default = "64M")]
+    cow_memory: Size,
     /// Copy what clients want cached into the overlay.
     #[param(default = "false")]
     cow_on_cache: bool,
@@ -60,7 +63,7 @@ impl Filter for Cow {
         }
         // A server changes its directory before it serves.
         let place = match (&self.cow_file, &self.cow_per_client) {
-            (None, None) => Where::Temporary(Arc::new(Store::new())),
+            (None, None) => Where::Temporary(Arc::new(Store::with_memory(self.cow_memory.bytes()))),
             (Some(file), None) => Where::File(std::path::absolute(file)?),
             (None, Some(dir)) => Where::Directory(std::path::absolute(dir)?),
             (Some(_), Some(_)) => {

@@ -5,9 +5,13 @@
 
 use crate::{Blocks, Header, Medium};
 use disk::{BufMut, Data, Errno, Error, Piece, Result};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::{Errno as Os, ReadWriteFlags, preadv2},
+};
 use std::{
     fs::{File, OpenOptions, TryLockError},
+    io::IoSliceMut,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -50,6 +54,16 @@ impl Medium for Named {
             _ => self.error(e, "reading"),
         })?;
         Ok(buf.into())
+    }
+
+    fn peek(&self, at: u64, len: u64) -> Option<Result<Data>> {
+        let mut buf = BufMut::new(len as usize);
+        match preadv2(&self.file, &mut [IoSliceMut::new(&mut buf)], at, ReadWriteFlags::NOWAIT) {
+            Ok(got) if got == buf.len() => Some(Ok(buf.into())),
+            // Not in the page cache; or it cannot be said, and then what is to be waited for is not seen beforehand.
+            Ok(_) | Err(Os::AGAIN) => None,
+            Err(_) => Some(self.read(at, len)),
+        }
     }
 
     fn write(&self, mut at: u64, data: &Data) -> Result<()> {

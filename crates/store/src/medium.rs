@@ -13,6 +13,14 @@ pub trait Medium: Send + Sync {
     /// `EIO`, also where the file ends before that.
     fn read(&self, at: u64, len: u64) -> Result<Data>;
 
+    /// Reads, if that can be done without waiting for a disk.
+    ///
+    /// # Errors
+    /// As of `read`.
+    fn peek(&self, at: u64, len: u64) -> Option<Result<Data>> {
+        Some(self.read(at, len))
+    }
+
     /// Writes.
     ///
     /// # Errors

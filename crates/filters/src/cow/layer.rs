@@ -79,12 +79,22 @@ impl Layer {
         match state {
             State::Copied => {
                 let (leaf, _) = self.overlay.leaf(part.start);
-                self.overlay.store().read(self.overlay.place(leaf, part.start), part.len).into()
+                let place = self.overlay.place(leaf, part.start);
+                match self.overlay.store().peek(place, part.len) {
+                    Some(read) => read.into(),
+                    None => self.read_later(place, part.len),
+                }
             }
             State::Zero => Io::ok(Data::zeroes(part.len)),
             _ if self.fills.as_ref().is_some_and(|fills| fills.cow_on_read.now()) => self.read_and_keep(part),
             _ => self.base.read(part),
         }
+    }
+
+    /// Reads what must come from a disk, while others are served.
+    fn read_later(&self, place: u64, len: u64) -> Io<'_, Data> {
+        let overlay = self.overlay.clone();
+        Io::later(async move { reactor::unblock(move || overlay.store().read(place, len)).await? })
     }
 
     /// Reads a part of the base by whole blocks, and keeps them. Keeping may fail; the reader need not care.
