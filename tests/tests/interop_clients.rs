@@ -135,6 +135,102 @@ fn free_ports() -> Vec<String> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().port().to_string()).collect()
 }
 
+#[test]
+fn every_combination_of_options_is_answered_as_the_peers_tool_does() {
+    needs!("nbdkit", "nbdinfo");
+    let dir = directory();
+    let list = dir.path().join("list");
+    fs::write(&list, "0 64K hole,zero\n64K 64K hole\n128K 1M\n").unwrap();
+    let extents = format!("-r --filter=extentlist pattern 1M extentlist={}", list.display());
+    for server in ["memory 1M", &extents, "--no-sr memory 1M"] {
+        let server = Server::nbdkit(server);
+        let shown = [
+            "--list --content",
+            "-L --json --content",
+            "--no-content",
+            "--no-content --json",
+            "--json --size",
+            "--color",
+            "--colour --list",
+            "--colors --map",
+            "--map --totals --colours",
+            "--map --json --color",
+            "--no-colour",
+            "--map --map",
+            "--map=base:allocation --map=absent:x",
+            "--map=",
+            "--totals",
+            "--list --map",
+            "--list --size",
+            "--size --can read",
+            "--content --list --no-content",
+        ];
+        same_answers(&server.uri(), &shown, unchanged);
+        for name in [
+            "cache",
+            "connect",
+            "df",
+            "fast-zero",
+            "fast_zero",
+            "flush",
+            "FUA",
+            "multi-conn",
+            "read",
+            "read-only",
+            "readonly",
+            "rotational",
+            "structured",
+            "structured-reply",
+            "tls",
+            "trim",
+            "Write",
+            "zero",
+            "nonsense",
+        ] {
+            let codes = |how: &str| {
+                let run = |tool: Run| tool.words(how).arg(name).arg(server.uri()).end().status.code();
+                (run(Run::diskpipe().arg("info")), run(Run::new("nbdinfo")))
+            };
+            for (ours, theirs) in [codes("--can"), codes("--json --is")] {
+                assert_eq!(ours, theirs, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_map_is_cut_to_the_byte() {
+    needs!("nbdkit");
+    let dir = directory();
+    let list = dir.path().join("list");
+    fs::write(&list, "0 64K hole,zero\n64K 64K hole\n128K 1M\n").unwrap();
+    // The second takes requests for whole blocks of 4 KiB only.
+    for blocks in ["", "--filter=blocksize-policy blocksize-minimum=4K blocksize-error-policy=error"] {
+        let (filter, parameters) = blocks.split_once(' ').unwrap_or_default();
+        let filters =
+            format!("{filter} --filter=extentlist pattern 1M extentlist={} {parameters}", list.display());
+        let server = Server::nbdkit(&filters);
+        let info = |options: &str| Run::diskpipe().words("info --map").words(options).arg(server.uri());
+        for (options, lines) in [
+            ("--offset=100001 --length=7", "    100001           7    1  hole\n"),
+            (
+                "--offset=1 --length=100K",
+                "         1       65535    3  hole,zero\n     65536       36865    1  hole\n",
+            ),
+            ("--offset=1M", ""),
+            ("--offset=1048575 --length=1T", "   1048575           1    0  data\n"),
+            (
+                "--totals --offset=64K --length=128K",
+                "     65536  50.0%   0 data\n     65536  50.0%   1 hole\n",
+            ),
+        ] {
+            assert_eq!(info(options).text(), lines, "{blocks} {options}");
+        }
+        let behind = info("--offset=1048577").end().code(1);
+        assert!(behind.stderr.contains("behind the end of the export"), "{}", behind.stderr);
+    }
+}
+
 /// Newer servers than the peer's tools speak extended headers with ours, which says so.
 fn but_for_the_framing(text: String) -> String {
     text.replace("extended packets", "structured packets")

@@ -84,7 +84,7 @@ fn run(invocation: &Invocation, options: &Options) -> Result<Outcome> {
         return Outcome::text(uri + "\n");
     }
     if let Some(context) = &options.map {
-        let map = Map::of(&server, context)?;
+        let map = Map::of(&server, context, options.offset.unwrap_or(0), options.length.unwrap_or(u64::MAX))?;
         return Outcome::text(match (options.totals, options.json) {
             (false, false) => map.text(colours),
             (false, true) => map.json(),

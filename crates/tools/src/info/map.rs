@@ -1,7 +1,7 @@
 //! What a metadata context says of an export, part by part or summed up.
 
 use crate::info::{color::Paint, json, server::Server};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use client::{
     RemoteDisk,
     proto::meta_context::{
@@ -21,11 +21,11 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Asks the server for all of it.
+    /// Asks the server for `length` bytes from `offset` on, or as many as there are.
     ///
     /// # Errors
-    /// The server cannot be reached, refuses the export, or does not have the context.
-    pub(crate) fn of(server: &Server, context: &str) -> Result<Map> {
+    /// The server cannot be reached, refuses the export, or does not have the context; or the export ends before `offset`.
+    pub(crate) fn of(server: &Server, context: &str, offset: u64, length: u64) -> Result<Map> {
         let mut connector = server.connector.clone();
         connector.options.extended_headers = true;
         connector.options.contexts = vec![context.to_string()];
@@ -35,16 +35,20 @@ impl Map {
         if index.is_none() && !(context == BASE_ALLOCATION && disk.facts().extents) {
             bail!("the server does not have the metadata context “{context}”");
         }
-        let whole = disk.facts().whole();
-        let mut at = 0;
-        while at < whole.len {
-            let rest = Range::new(at, whole.len - at);
+        let size = disk.size();
+        ensure!(offset <= size, "--offset={offset} is behind the end of the export, which has {size} bytes");
+        let end = offset + length.min(size - offset);
+        // Asked in whole blocks; of the first and the last, only what is in the part counts.
+        let block = u64::from(disk.facts().blocks.minimum).max(1);
+        let (mut at, last) = (offset - offset % block, end.next_multiple_of(block).min(size));
+        while at < end {
+            let rest = Range::new(at, last - at);
             let parts = ask(&disk, index, rest).with_context(|| format!("asking for the map at {at}"))?;
             for (len, value) in parts {
                 // The last part may go beyond what was asked for.
-                let len = len.min(whole.len - at);
-                map.push(Range::new(at, len), value);
-                at += len;
+                let (start, next) = (at.max(offset), at.saturating_add(len).min(last));
+                map.push(Range::new(start, next.min(end).saturating_sub(start)), value);
+                at = next;
             }
         }
         Ok(map)

@@ -1,5 +1,6 @@
 //! The command line of `info`.
 
+use crate::command_line;
 use clap::Parser;
 use std::ffi::OsString;
 
@@ -33,11 +34,11 @@ pub(crate) struct Options {
     pub(crate) no_color: bool,
 
     /// Read the beginning of each export and say what it looks like. The default, except with --list.
-    #[arg(long, overrides_with = "no_content")]
+    #[arg(long, conflicts_with = "no_content")]
     pub(crate) content: bool,
 
     /// Read nothing of the exports.
-    #[arg(long, overrides_with = "content")]
+    #[arg(long)]
     pub(crate) no_content: bool,
 
     /// Write JSON.
@@ -48,9 +49,17 @@ pub(crate) struct Options {
     #[arg(short = 'L', long)]
     pub(crate) list: bool,
 
+    /// With --map: show no more than so many bytes, such as 512, 64K or 1M.
+    #[arg(long, value_name = "SIZE", value_parser = command_line::size)]
+    pub(crate) length: Option<u64>,
+
     /// Show which parts of the export are data and which are holes, or what another metadata context says of them.
     #[arg(long, value_name = "CONTEXT", num_args = 0..=1, require_equals = true, default_missing_value = "base:allocation")]
     pub(crate) map: Option<String>,
+
+    /// With --map: begin at this byte of the export.
+    #[arg(long, value_name = "OFFSET", value_parser = command_line::size)]
+    pub(crate) offset: Option<u64>,
 
     /// Show only the size of the export, in bytes.
     #[arg(long)]
@@ -83,6 +92,9 @@ impl Options {
         if self.totals && self.map.is_none() {
             return Err("--totals goes with --map only");
         }
+        if (self.offset.is_some() || self.length.is_some()) && self.map.is_none() {
+            return Err("--offset and --length go with --map only");
+        }
         Ok(())
     }
 }
@@ -110,7 +122,8 @@ mod tests {
         assert_eq!((last.can, last.cannot.as_deref()), (None, Some("rotational")));
         assert!(parse(&["--colours", "x"]).unwrap().color);
         assert!(parse(&["--map", "--total", "x"]).unwrap().totals);
-        assert!(!parse(&["--content", "--no-content", "x"]).unwrap().content);
+        let part = parse(&["--map", "x", "--offset=1K", "--length", "1M"]).unwrap();
+        assert_eq!((part.offset, part.length), (Some(1024), Some(1 << 20)));
     }
 
     #[test]
@@ -119,6 +132,9 @@ mod tests {
             &["--list", "--size", "x"][..],
             &["--can=read", "--map", "x"],
             &["--totals", "x"],
+            &["--offset=1K", "x"],
+            &["--length=1K", "--size", "x"],
+            &["--content", "--list", "--no-content", "x"],
             &["x", "y"],
             &[],
         ] {

@@ -23,9 +23,9 @@ pub(crate) enum Property {
 }
 
 impl Property {
-    /// By its name; `-` and `_` are the same.
+    /// By its name; `-` and `_` are the same, and so are capitals and small letters.
     pub(crate) fn named(name: &str) -> Option<Property> {
-        Some(match name.replace('_', "-").as_str() {
+        Some(match name.replace('_', "-").to_ascii_lowercase().as_str() {
             "connect" | "read" => Property::Connect,
             "write" => Property::NotFlag(Flags::READ_ONLY),
             "read-only" | "readonly" => Property::Flag(Flags::READ_ONLY),
@@ -64,9 +64,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_take_both_kinds_of_dashes() {
+    fn names_take_both_kinds_of_dashes_and_of_letters() {
         assert_eq!(Property::named("fast_zero"), Property::named("fast-zero"));
         assert_eq!(Property::named("readonly"), Property::named("read-only"));
+        assert_eq!(Property::named("FUA"), Property::named("fua"));
         assert_eq!(Property::named("foo"), None);
         assert_eq!(Property::named(""), None);
     }
