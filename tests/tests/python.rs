@@ -1,7 +1,7 @@
 //! The Python module `nbd`: programs written for the peer's give the same output with ours, against our server and
 //! others; and what only ours can do.
 
-use e2e::{Server, needs, peers_python, python};
+use e2e::{Run, Server, directory, needs, peers_python, python};
 use std::path::Path;
 
 /// What every program has: `show` prints a result, or an error by its number (the words are everybody's own).
@@ -52,7 +52,7 @@ fn same_with(server: &Server) {
     let programs = programs();
     assert!(programs.len() >= 15, "only {} programs", programs.len());
     for (name, program) in programs {
-        let run = |run: e2e::Run| {
+        let run = |run: Run| {
             let ended = run.env("SERVER", server.uri()).end();
             assert!(ended.status.success(), "{name}: {}\n{}", ended.stderr, ended.text());
             ended.text()
@@ -296,4 +296,55 @@ sys.exit("\n".join(wrong) or 0)
 #[test]
 fn the_types_say_what_is_there() {
     python(TYPES).end().good();
+}
+
+/// What a backup tool does: of a full copy and of what a dirty bitmap says has changed since, the disk as it is now.
+const INCREMENT: &str = r#"
+import nbd, os
+context = "qemu:dirty-bitmap:since"
+h = nbd.NBD()
+h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+h.add_meta_context(context)
+h.connect_uri(os.environ["SERVER"])
+assert h.can_meta_context(context) and h.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+full = bytearray(open(os.environ["FULL"], "rb").read())
+size, step, changed, zeroes = h.get_size(), 1 << 20, [], 0
+for start in range(0, size, step):
+    length, maps = min(step, size - start), {}
+    def extents(name, offset, entries, error):
+        assert offset == start and error.value == 0
+        maps[name] = list(zip(entries[0::2], entries[1::2]))
+    h.block_status(length, start, extents)
+    assert sorted(maps) == sorted([nbd.CONTEXT_BASE_ALLOCATION, context]), maps
+    at = start
+    for count, dirty in maps[context]:
+        end = min(at + count, start + length)
+        if dirty & 1:
+            changed.append((at, end))
+            full[at:end] = h.pread(end - at, at)
+        at = end
+    assert at == start + length, "the server told of less than was asked"
+    zeroes += sum(min(count, length) for count, state in maps[nbd.CONTEXT_BASE_ALLOCATION] if state & nbd.STATE_ZERO)
+joined = []
+for start, end in changed:
+    if joined and joined[-1][1] == start:
+        start = joined.pop()[0]
+    joined.append((start, end))
+print(joined, zeroes > 0, bytes(full) == b"".join(bytes(h.pread(step, at)) for at in range(0, size, step)))
+h.shutdown()
+"#;
+
+#[test]
+fn a_backup_tool_reads_what_a_dirty_bitmap_of_qemu_names() {
+    needs!("nbdsh", "qemu-nbd", "qemu-img", "qemu-io");
+    let dir = directory();
+    let make = "qemu-img create -q -f qcow2 image 8M; qemu-io -f qcow2 -c 'write -P 1 0 2M' -c 'write -P 2 5M 1M' image
+        qemu-img convert -O raw image full; qemu-img bitmap --add image since
+        qemu-io -f qcow2 -c 'write -P 3 960k 128k' -c 'write -z 5M 64k' -c 'write -P 4 7M 64k' image";
+    Run::sh(&format!("set -e; {make}")).in_directory(dir.path()).end().good();
+    let server = Server::qemu(&format!("-r -f qcow2 -B since {}", dir.path().join("image").display()));
+    for run in [peers_python(INCREMENT), python(INCREMENT)] {
+        let said = run.env("SERVER", server.uri()).env("FULL", dir.path().join("full")).text();
+        assert_eq!(said, "[(983040, 1114112), (5242880, 5308416), (7340032, 7405568)] True True\n");
+    }
 }

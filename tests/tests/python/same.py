@@ -323,6 +323,29 @@ for name in sorted(dir(nbd.NBD)):
     if not name.startswith("_") and not name.startswith("async_") and name not in THEIRS_NOT:
         print(name)
 
+### every signature
+import inspect
+for kind in (nbd.NBD, nbd.Buffer):
+    for name in sorted(dir(kind)):
+        if name != "__init__" and name != "__len__" and (name[:1] == "_" or name.startswith("async_") or name in THEIRS_NOT):
+            continue
+        call = getattr(kind, name)
+        parameters = [(p.name, None if p.default is p.empty else repr(p.default)) for p in inspect.signature(call).parameters.values()]
+        print(kind.__name__, name, parameters, bool(inspect.getdoc(call)))
+    show(kind.__name__, lambda: (kind.__mro__[-1] is object, kind.__module__, bool(kind.__doc__)))
+show("too many", lambda: nbd.NBD(3))
+show("too few", lambda: nbd.Buffer())
+class Named(nbd.NBD):
+    def __init__(self, name):
+        super().__init__()
+        self.set_handle_name(name)
+show("one's own", lambda: Named("mine").get_handle_name())
+show("keyword", lambda: Named("mine").set_export_name(export_name="x"))
+show("wrong keyword", lambda: Named("mine").set_export_name(name="x"))
+show("missing", lambda: Named("mine").pread(512))
+show("text for a number", lambda: Named("mine").set_tls("x"))
+show("bytes for text", lambda: Named("mine").set_export_name(b"x"))
+
 ### a backup tool's loop
 h = connected("base:allocation")
 h.zero(1 << 20, 0)

@@ -20,6 +20,9 @@ from ._nbd import __version__, package_name
 class NBD(_AsyncCalls, _nbd.NBD):
     __doc__ = _nbd.NBD.__doc__
 
+    def __init__(self):
+        """A handle that is connected to nothing yet."""
+
     def __enter__(self):
         return self
 

@@ -42,6 +42,7 @@ class Buffer:
         return len(self)
 
     def __len__(self):
+        """How many bytes there are."""
         with memoryview(self._o) as view:
             return view.nbytes
 
