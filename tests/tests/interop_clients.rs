@@ -199,6 +199,19 @@ fn every_combination_of_options_is_answered_as_the_peers_tool_does() {
 }
 
 #[test]
+fn a_dump_in_colours_is_the_peers_to_the_byte() {
+    needs!("nbdkit", "nbddump");
+    let dir = directory();
+    let file = dir.path().join("bytes");
+    for length in [0, 1, 7, 8, 9, 15, 16, 256, 300] {
+        fs::write(&file, (0..length).map(|at| at as u8).collect::<Vec<_>>()).unwrap();
+        let server = Server::nbdkit(&format!("-r file {}", file.display()));
+        let theirs = Run::new("nbddump").arg("--color").arg(server.uri()).text();
+        assert_eq!(Run::diskpipe().words("dump --color").arg(server.uri()).text(), theirs, "{length} bytes");
+    }
+}
+
+#[test]
 fn a_part_of_a_map_is_cut_to_the_byte() {
     needs!("nbdkit");
     let dir = directory();

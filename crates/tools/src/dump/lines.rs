@@ -9,7 +9,10 @@ mod paint {
     pub(super) const OFFSET: &str = "\x1b[22;32m";
     pub(super) const DIM: &str = "\x1b[22;90m";
     pub(super) const CODE: &str = "\x1b[1;34m";
+    /// Letters and digits.
     pub(super) const TEXT: &str = "\x1b[1;31m";
+    /// Other characters.
+    pub(super) const SIGN: &str = "\x1b[1;35m";
     pub(super) const RESET: &str = "\x1b[0m";
 }
 
@@ -131,29 +134,24 @@ fn plain(at: u64, line: &[u8]) -> String {
 }
 
 fn coloured(at: u64, line: &[u8]) -> String {
-    use paint::{CODE, DIM, OFFSET, RESET, TEXT};
+    use paint::{CODE, DIM, OFFSET, RESET, SIGN, TEXT};
     let mut text = format!("{OFFSET}{at:010x}{DIM}: ");
-    for number in 0..WIDTH {
-        match line.get(number) {
-            Some(byte) => {
-                let paint = if printable(*byte) { CODE } else { DIM };
-                text += &format!("{paint}{byte:02x} ");
-            }
-            None => text += "   ",
-        }
+    for (number, byte) in line.iter().enumerate() {
+        let paint = if *byte == 0 { DIM } else { CODE };
+        text += &format!("{paint}{byte:02x} ");
         if number == WIDTH / 2 - 1 {
             text.push(' ');
         }
     }
-    text += &format!("{DIM}│");
-    for number in 0..WIDTH {
-        match line.get(number) {
-            Some(byte) if printable(*byte) => text += &format!("{TEXT}{}", char::from(*byte)),
-            Some(_) => text += &format!("{DIM}·"),
-            None => text.push(' '),
+    text += &format!("{DIM}{}│", " ".repeat(column(WIDTH) - column(line.len())));
+    for byte in line {
+        match char::from(*byte) {
+            c if c.is_ascii_alphanumeric() => text += &format!("{TEXT}{c}"),
+            c if printable(*byte) => text += &format!("{SIGN}{c}"),
+            _ => text += &format!("{DIM}·"),
         }
     }
-    text + &format!("{DIM}│{RESET}\n")
+    text + &format!("{DIM}{}│\n{RESET}", " ".repeat(WIDTH - line.len()))
 }
 
 #[cfg(test)]
