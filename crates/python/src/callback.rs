@@ -7,6 +7,7 @@ use pyo3::{
     sync::PyOnceLock,
     types::{PyBool, PyBytes, PyInt, PyList, PyMemoryView, PyTuple, PyType},
 };
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 /// A 64-bit number. A negative one wraps, as in C, and is found to be out of bounds later.
 pub(crate) struct Number(pub(crate) u64);
@@ -30,6 +31,20 @@ impl<'py> FromPyObject<'_, 'py> for Truth {
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         object.is_truthy().map(Truth)
+    }
+}
+
+/// The path of a file, as text, bytes, or whatever `os.fspath()` takes.
+pub(crate) struct Path(pub(crate) PathBuf);
+
+impl<'py> FromPyObject<'_, 'py> for Path {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match object.cast::<PyBytes>() {
+            Ok(bytes) => Ok(Path(OsStr::from_bytes(bytes.as_bytes()).into())),
+            Err(_) => object.extract().map(Path),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ways to a server. Those without `aio_` wait until the connection can be used.
 
 use crate::{
+    callback::Path,
     handle::{Nbd, calls, raise},
     memory,
 };
@@ -13,14 +14,13 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyString, PyTuple},
 };
-use std::path::PathBuf;
 
 calls! {
     /// Connect to the server of an NBD URI, and choose the export and the keys that it names.
     fn connect_uri(h, uri: String) -> () { h.aio_connect_uri(&uri).and_then(|()| h.connected()) }
 
     /// Connect to a unix domain socket by its path.
-    fn connect_unix(h, unixsocket: PathBuf) -> () { h.aio_connect_unix(unixsocket).and_then(|()| h.connected()) }
+    fn connect_unix(h, unixsocket: Path) -> () { h.aio_connect_unix(unixsocket.0).and_then(|()| h.connected()) }
 
     /// Connect to a virtual machine, or from one to its host, which is 2.
     fn connect_vsock(h, cid: u32, port: u32) -> () {
@@ -44,7 +44,7 @@ calls! {
     fn aio_connect_uri(h, uri: String) -> () { h.aio_connect_uri(&uri) }
 
     /// Begin to connect as connect_unix().
-    fn aio_connect_unix(h, unixsocket: PathBuf) -> () { h.aio_connect_unix(unixsocket) }
+    fn aio_connect_unix(h, unixsocket: Path) -> () { h.aio_connect_unix(unixsocket.0) }
 
     /// Begin to connect as connect_vsock().
     fn aio_connect_vsock(h, cid: u32, port: u32) -> () { h.aio_connect(Address::Vsock { cid, port }) }

@@ -1,13 +1,12 @@
 //! What is chosen before connecting.
 
 use crate::{
-    callback::{Callback, Truth},
+    callback::{Callback, Path, Truth},
     constants::VERSION,
     handle::{Nbd, calls},
 };
 use client::handle::When;
 use pyo3::prelude::*;
-use std::path::PathBuf;
 
 #[pymethods]
 impl Nbd {
@@ -125,7 +124,7 @@ calls! {
     fn get_tls(h) -> i32 { Ok(h.tls_setting()) }
 
     /// The directory with ca-cert.pem and perhaps client-cert.pem and client-key.pem.
-    fn set_tls_certificates(h, dir: PathBuf) -> () { h.set_tls_certificates(dir) }
+    fn set_tls_certificates(h, dir: Path) -> () { h.set_tls_certificates(dir.0) }
 
     /// Whether to check the server's certificate. On by default; without, anybody may be the server.
     fn set_tls_verify_peer(h, verify: Truth) -> () {
@@ -157,8 +156,8 @@ calls! {
     fn get_tls_hostname(h) -> String { Ok(h.settings().tls_settings.hostname.clone().unwrap_or_default()) }
 
     /// The file with a line user:key for every user.
-    fn set_tls_psk_file(h, filename: PathBuf) -> () {
-        h.change(When::Created)?.tls_settings.psk_file = Some(filename);
+    fn set_tls_psk_file(h, filename: Path) -> () {
+        h.change(When::Created)?.tls_settings.psk_file = Some(filename.0);
         Ok(())
     }
 

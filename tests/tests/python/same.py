@@ -344,6 +344,9 @@ show("keyword", lambda: Named("mine").set_export_name(export_name="x"))
 show("wrong keyword", lambda: Named("mine").set_export_name(name="x"))
 show("missing", lambda: Named("mine").pread(512))
 show("text for a number", lambda: Named("mine").set_tls("x"))
+show("bytes for a path", lambda: Named("mine").connect_unix(b"/nonexistent"))
+show("bytes for keys", lambda: Named("mine").set_tls_psk_file(b"/nonexistent"))
+show("a number for a path", lambda: Named("mine").set_tls_certificates(7))
 show("bytes for text", lambda: Named("mine").set_export_name(b"x"))
 
 ### a backup tool's loop

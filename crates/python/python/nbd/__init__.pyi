@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-_Path = str | os.PathLike[str]
+_Path = str | bytes | os.PathLike[str]
 
 class _Sized(Protocol):
     def __buffer__(self, flags: int, /) -> memoryview: ...
