@@ -198,3 +198,17 @@ fn three_servers_in_a_row_keep_the_content() {
     let third = Server::ours(&format!("--filter=cow nbd uri={}", second.uri()));
     same_content(("raw", third.uri()), ("raw", &disk.raw));
 }
+
+#[test]
+fn a_copy_between_two_servers_uses_four_connections_to_each() {
+    needs!("nbdkit");
+    let source = Server::nbdkit("-v sparse-random 64M seed=1 percent=100");
+    let destination = Server::nbdkit("-v memory 64M");
+    let copy = || Run::diskpipe().words("copy -C 4");
+    copy().args([source.uri(), destination.uri()]).end().good();
+    for server in [&source, &destination] {
+        assert_eq!(server.log().matches("debug: accepted connection").count(), 4);
+    }
+    // The source refuses to be given other bytes than its own.
+    copy().args([destination.uri(), source.uri()]).end().good();
+}
