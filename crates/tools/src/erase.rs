@@ -112,7 +112,7 @@ fn run(options: &Options, connector: &Connector, server: &str) -> Result<bool> {
     let length = options.length.unwrap_or(size - offset);
     ensure!(
         length <= size - offset,
-        "--length={length} reaches behind the end of the disk, which has {size} bytes"
+        "--length={length} from byte {offset} on reaches behind the end of the disk, which has {size} bytes"
     );
     let range = Range::new(offset, length);
     let say = |what: &str| {
