@@ -2,6 +2,7 @@
 //!
 //! `server` asks, the others show. Nothing is written before everything is known, so that what is written is whole.
 
+mod beside;
 mod color;
 mod content;
 mod describe;
@@ -13,14 +14,17 @@ mod server;
 
 use crate::command_line::{self, Invocation};
 use anyhow::{Context, Result, anyhow};
+use beside::Beside;
 use clap::CommandFactory;
 use map::Map;
+
 use options::Options;
 use query::Property;
 use server::Server;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal},
+    iter,
     process::ExitCode,
 };
 
@@ -84,7 +88,18 @@ fn run(invocation: &Invocation, options: &Options) -> Result<Outcome> {
         return Outcome::text(uri + "\n");
     }
     if let Some(context) = &options.map {
-        let map = Map::of(&server, context, options.offset.unwrap_or(0), options.length.unwrap_or(u64::MAX))?;
+        let (offset, length) = (options.offset.unwrap_or(0), options.length.unwrap_or(u64::MAX));
+        let map = Map::of(&server, context, offset, length)?;
+        if !options.with.is_empty() {
+            let others = options.with.iter().map(|context| Map::of(&server, context, offset, length));
+            let beside = Beside::of(iter::once(Ok(map)).chain(others).collect::<Result<_>>()?);
+            return Outcome::text(match (options.totals, options.json) {
+                (false, false) => beside.text(colours),
+                (false, true) => beside.json(),
+                (true, false) => beside.totals_text(colours),
+                (true, true) => beside.totals_json(),
+            });
+        }
         return Outcome::text(match (options.totals, options.json) {
             (false, false) => map.text(colours),
             (false, true) => map.json(),

@@ -36,6 +36,15 @@ pub(crate) fn number(n: f64) -> String {
     trim(&format!("{n:.*}", (5 - exponent).max(0) as usize))
 }
 
+/// A list, a line for each item; all or nothing between the brackets.
+pub(crate) fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    match items.is_empty() {
+        true => "[]\n".into(),
+        false => format!("[\n{}\n]\n", items.join(",\n")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

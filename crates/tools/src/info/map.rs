@@ -54,6 +54,16 @@ impl Map {
         Ok(map)
     }
 
+    /// The name of the context.
+    pub(crate) fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// Where it says what.
+    pub(crate) fn parts(&self) -> &[(Range, u64)] {
+        &self.parts
+    }
+
     fn push(&mut self, range: Range, value: u64) {
         match self.parts.last_mut() {
             _ if range.is_empty() => {}
@@ -107,21 +117,18 @@ impl Map {
 
     /// The sums as JSON.
     pub(crate) fn totals_json(&self) -> String {
-        let sums: Vec<String> = self
-            .sums()
-            .into_iter()
-            .map(|(value, bytes, percent)| {
-                let (percent, words) = (json::number(percent), self.json_words(value));
-                format!("{{ \"size\": {bytes}, \"percent\": {percent}, \"type\": {value}{words} }}")
-            })
-            .collect();
-        match sums.is_empty() {
-            true => "[]\n".into(),
-            false => format!("[\n{}\n]\n", sums.join(",\n")),
-        }
+        json::list(self.sums().into_iter().map(|(value, bytes, percent)| {
+            let (percent, words) = (json::number(percent), self.json_words(value));
+            format!("{{ \"size\": {bytes}, \"percent\": {percent}, \"type\": {value}{words} }}")
+        }))
     }
 
-    fn json_words(&self, value: u64) -> String {
+    /// What a value means, if that is known.
+    pub(crate) fn words(&self, value: u64) -> String {
+        describe(&self.context, value).unwrap_or_default()
+    }
+
+    pub(crate) fn json_words(&self, value: u64) -> String {
         let words = describe(&self.context, value);
         words.map_or_else(String::new, |words| format!(", \"description\": {}", json::quote(&words)))
     }
@@ -134,7 +141,7 @@ impl Map {
         self.paint(value).on(&line, colours) + "\n"
     }
 
-    fn paint(&self, value: u64) -> Paint {
+    pub(crate) fn paint(&self, value: u64) -> Paint {
         match (self.context.as_str(), value) {
             (BASE_ALLOCATION, 0) => Paint::Bold,
             (QEMU_ALLOCATION_DEPTH, 0) => Paint::Plain,
@@ -164,10 +171,9 @@ fn ask(disk: &RemoteDisk, index: Option<usize>, range: Range) -> disk::Result<Ve
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(context: &str, parts: &[(u64, u64)]) -> Map {
+impl Map {
+    /// A map of parts one after the other.
+    pub(crate) fn made(context: &str, parts: &[(u64, u64)]) -> Map {
         let mut map = Map { context: context.into(), parts: vec![] };
         let mut at = 0;
         for (len, value) in parts {
@@ -175,6 +181,15 @@ mod tests {
             at += len;
         }
         map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(context: &str, parts: &[(u64, u64)]) -> Map {
+        Map::made(context, parts)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The command line of `info`.
 
 use crate::command_line;
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use std::ffi::OsString;
 
 /// Show what an NBD server offers.
@@ -73,6 +73,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) uri: bool,
 
+    /// With --map: show what this metadata context says beside it. May be given several times.
+    #[arg(long, value_name = "CONTEXT", action = ArgAction::Append)]
+    pub(crate) with: Vec<String>,
+
     /// The server.
     #[arg(value_name = "SERVER")]
     pub(crate) server: OsString,
@@ -94,6 +98,9 @@ impl Options {
         }
         if (self.offset.is_some() || self.length.is_some()) && self.map.is_none() {
             return Err("--offset and --length go with --map only");
+        }
+        if !self.with.is_empty() && self.map.is_none() {
+            return Err("--with goes with --map only");
         }
         Ok(())
     }
@@ -124,6 +131,7 @@ mod tests {
         assert!(parse(&["--map", "--total", "x"]).unwrap().totals);
         let part = parse(&["--map", "x", "--offset=1K", "--length", "1M"]).unwrap();
         assert_eq!((part.offset, part.length), (Some(1024), Some(1 << 20)));
+        assert_eq!(parse(&["--map", "--with=a", "x", "--with", "b"]).unwrap().with, ["a", "b"]);
     }
 
     #[test]
@@ -134,6 +142,7 @@ mod tests {
             &["--totals", "x"],
             &["--offset=1K", "x"],
             &["--length=1K", "--size", "x"],
+            &["--with=a", "x"],
             &["--content", "--list", "--no-content", "x"],
             &["x", "y"],
             &[],
