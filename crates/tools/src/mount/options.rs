@@ -187,7 +187,15 @@ impl Options {
             }
             [] => Err("which server? Give an NBD URI, or [ COMMAND ]".into()),
             [mode, ..] if mode.to_string_lossy().starts_with("--") => {
-                Err(format!("{} with so many words after it is not a server", mode.display()))
+                let after = match mode.to_str() {
+                    Some("--command") => "COMMAND ARGUMENT...",
+                    Some("--fd") => "NUMBER",
+                    Some("--tcp") => "HOST PORT",
+                    Some("--unix") => "PATH",
+                    Some("--vsock") => "CID PORT",
+                    _ => return Err(format!("{} does not say where a server is", mode.display())),
+                };
+                Err(format!("{} is followed by {after}", mode.display()))
             }
             [_, ..] => Err("one server only; its options, if any, go before the mount point".into()),
         }
