@@ -22,6 +22,7 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 pub(crate) const NEEDED: &[Needed] = &[
     needed("bash", "bash"),
     needed("hexdump", "bsdextrautils"),
+    needed("mkfifo", "coreutils"),
     needed("sha256sum", "coreutils"),
     needed("ldd", "libc-bin"),
     needed("curl", "curl"),
@@ -32,6 +33,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("busybox", "busybox-static"),
     needed("debugfs", "e2fsprogs"),
     needed("mke2fs", "e2fsprogs"),
+    needed("mkfs.ext4", "e2fsprogs"),
     needed("e2fsck", "e2fsprogs"),
     needed("sfdisk", "fdisk"),
     needed("file", "file"),
@@ -73,6 +75,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("systemd-socket-activate", "systemd"),
     needed("partx", "util-linux"),
     needed("fallocate", "util-linux"),
+    needed("prlimit", "util-linux"),
     needed("setpriv", "util-linux"),
     needed("tar", "tar"),
     needed("unshare", "util-linux"),

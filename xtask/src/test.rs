@@ -72,7 +72,7 @@ pub(crate) fn all(without_fuzzing: bool) -> Result<ExitCode> {
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     tally.step(run::cargo(&lints), "cargo clippy")?;
     if !without_fuzzing {
-        for (target, sound) in fuzz::each_for(15)? {
+        for (target, sound) in fuzz::each_for(8)? {
             match sound {
                 true => tally.passed += 1,
                 false => {
