@@ -164,4 +164,6 @@ type Guard<'a> = std::sync::MutexGuard<'a, History>;
 #[cfg(test)]
 mod formats;
 #[cfg(test)]
+pub(crate) mod power;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! What is kept, what is written back and when, and what becomes of it when something fails.
 
 mod outliving;
+mod power;
 
 use super::*;
 use crate::testing::{Memory, layer, noise, open, opened, over};

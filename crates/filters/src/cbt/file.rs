@@ -36,6 +36,9 @@ fn numbers_at(region: u64) -> u64 {
 pub(super) struct Store {
     file: File,
     path: PathBuf,
+    /// A disk to which everything is written as well, and synced: that one loses power.
+    #[cfg(test)]
+    pub(super) copy: std::sync::OnceLock<std::sync::Arc<dyn disk::Disk>>,
 }
 
 /// What a file holds.
@@ -58,9 +61,18 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(named)?,
         };
-        let store = Store { file, path: path.to_owned() };
+        let store = Store::of(file, path);
         store.lock()?;
         Ok(Some(store))
+    }
+
+    fn of(file: File, path: &Path) -> Store {
+        Store {
+            file,
+            path: path.to_owned(),
+            #[cfg(test)]
+            copy: Default::default(),
+        }
     }
 
     fn lock(&self) -> Result<()> {
@@ -83,7 +95,7 @@ impl Store {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Under its own name only when it is whole.
         let unnamed = tempfile::Builder::new().prefix(".cbt-").tempfile_in(dir).map_err(named)?;
-        let store = Store { file: unnamed.as_file().try_clone().map_err(named)?, path: path.to_owned() };
+        let store = Store::of(unnamed.as_file().try_clone().map_err(named)?, path);
         store.lock()?;
         store.make_room(header.size, header.granule)?;
         store.write_header(header)?;
@@ -133,24 +145,33 @@ impl Store {
     /// Writes a header, for good, and then into the other place, too: there is another when one decays.
     pub(super) fn write_header(&self, header: &Header) -> Result<()> {
         let bytes = header.encode().map_err(|e| e.context(self.name()))?;
-        let write =
-            |slot| self.file.write_all_at(&bytes, slot * SLOT as u64).map_err(|e| self.error(e, "writing"));
+        let write = |slot| self.write(&bytes, slot * SLOT as u64);
         write(header.turn % 2)?;
         self.sync()?;
         write(1 - header.turn % 2)
     }
 
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        #[cfg(test)]
+        if let Some(copy) = self.copy.get() {
+            copy.write(at, disk::Data::copy_from(bytes), disk::WriteFlags::default()).wait()?;
+        }
+        self.file.write_all_at(bytes, at).map_err(|e| self.error(e, "writing"))
+    }
+
     /// Makes stable what was written.
     pub(super) fn sync(&self) -> Result<()> {
+        #[cfg(test)]
+        if let Some(copy) = self.copy.get() {
+            copy.flush().wait()?;
+        }
         self.file.sync_data().map_err(|e| self.error(e, "syncing"))
     }
 
     /// Says of regions, which lie in order, that they are open, or that they are not.
     pub(super) fn flag(&self, list: &[u64], open: bool) -> Result<()> {
         for run in list.chunk_by(|a, b| flag_at(*a) + 1 == flag_at(*b)) {
-            self.file
-                .write_all_at(&vec![u8::from(open); run.len()], flag_at(run[0]))
-                .map_err(|e| self.error(e, "writing"))?;
+            self.write(&vec![u8::from(open); run.len()], flag_at(run[0]))?;
         }
         Ok(())
     }
@@ -159,7 +180,7 @@ impl Store {
     pub(super) fn mark(&self, region: u64, granules: std::ops::Range<usize>, number: u32) -> Result<()> {
         let bytes = number.to_le_bytes().repeat(granules.len());
         let at = numbers_at(region) + granules.start as u64 * 4;
-        self.file.write_all_at(&bytes, at).map_err(|e| self.error(e, "writing"))
+        self.write(&bytes, at)
     }
 
     /// Where this file is now.

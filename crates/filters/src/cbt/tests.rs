@@ -1,5 +1,7 @@
 //! What is marked, what of it survives which kind of end, and what is refused.
 
+mod power;
+
 use super::*;
 use crate::testing::{Memory, Random, layer, open, over};
 use conformance::Fake;

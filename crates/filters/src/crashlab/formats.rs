@@ -1,43 +1,14 @@
 //! Our own format of kept blocks, which overlays and caches stand on, after every power cut: it opens, and has all that
 //! was synced.
 
-use super::*;
+use super::{power::OnDisk, *};
 use crate::testing::{Memory, Random, layer, open};
-use disk::{Data, Range, WriteFlags};
+use disk::Data;
 use std::collections::HashMap;
-use store::{Blocks, Header, Kind, Medium, State};
+use store::{Blocks, Header, Kind, State};
 
 const BLOCK: u64 = 4096;
 const BLOCKS: u64 = 3000;
-
-/// A disk as the file of a store.
-struct OnDisk(Arc<dyn Disk>);
-
-impl Medium for OnDisk {
-    fn read(&self, at: u64, len: u64) -> Result<Data> {
-        let r = Range::new(at, len);
-        if !r.lies_within(self.0.facts().size) {
-            return Err(Error::io("the file ends before that"));
-        }
-        self.0.read(r).wait()
-    }
-    fn write(&self, at: u64, data: &Data) -> Result<()> {
-        if !Range::new(at, data.len()).lies_within(self.0.facts().size) {
-            return Err(Errno::NOSPC.into());
-        }
-        self.0.write(at, data.clone(), WriteFlags::default()).wait()
-    }
-    fn discard(&self, at: u64, len: u64) {
-        let r = Range::new(at, len).intersect(self.0.facts().whole());
-        let _ = r.map(|r| self.0.trim(r, WriteFlags::default()).wait());
-    }
-    fn sync(&self) -> Result<()> {
-        self.0.flush().wait()
-    }
-    fn end(&self) -> Result<u64> {
-        Ok(self.0.facts().size)
-    }
-}
 
 /// The first bytes of the sectors of a block, if the store has it.
 fn sectors(store: &Blocks, block: u64) -> Option<Vec<u8>> {
