@@ -178,8 +178,8 @@ fn an_interrupted_copy_says_so_and_goes_on() {
         fs::write(dir.path().join("source"), vec![5; SIZE]).unwrap();
         // The rate leaves it no way to be faster than the signal, which comes when something is noted.
         let script = format!(
-            "diskpipe copy --rate=1M --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
-             until [ -e noted ]; do sleep 0.01; done
+            "diskpipe copy --rate=256K --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
+             until [ -e noted ]; do kill -0 $copy && sleep 0.01 || exit; done
              kill -{signal} $copy; wait $copy; echo $?"
         );
         let ended = Run::sh(&script).in_directory(dir.path()).end().good();
@@ -197,8 +197,8 @@ fn an_interrupted_copy_says_so_and_goes_on() {
 
 /// A checkpoint of a copy from `source` to `out`, both in this directory, that was killed.
 fn half_done(dir: &Path) {
-    let script = "diskpipe copy --rate=1M --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
-                  until [ -e noted ]; do sleep 0.01; done
+    let script = "diskpipe copy --rate=256K --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
+                  until [ -e noted ]; do kill -0 $copy && sleep 0.01 || exit; done
                   kill -9 $copy";
     Run::sh(script).in_directory(dir).end().good();
 }
