@@ -38,9 +38,16 @@ impl<'a, T: Send + 'a> Io<'a, T> {
     #[inline]
     pub fn inspect(self, look: impl FnOnce(&Result<T>) + Send + 'a) -> Self {
         match self {
-            Io::Ready(r) => {
-                look(&r);
-                Io::Ready(r)
+            // A success is made anew instead of being moved as a whole: a success of a write is no bytes at all, and to load
+            // what was just stored in smaller pieces waits for all stores before, such as the bytes that were written.
+            Io::Ready(Ok(value)) => {
+                let success = Ok(value);
+                look(&success);
+                Io::Ready(success)
+            }
+            Io::Ready(failure) => {
+                look(&failure);
+                Io::Ready(failure)
             }
             Io::Later(p) => Io::later(async move {
                 let r = p.await;

@@ -141,12 +141,12 @@ impl EveryRequest for Meter {
                     outcome
                 })
             }
-            io => io.inspect(move |outcome| {
-                if outcome.is_ok() {
-                    let took = watch.elapsed();
-                    self.0.with(|counts| counts.add(op, took));
-                }
-            }),
+            Io::Ready(Ok(value)) => {
+                let took = watch.elapsed();
+                self.0.with(|counts| counts.add(op, took));
+                Io::Ready(Ok(value))
+            }
+            failed => failed,
         }
     }
 }
