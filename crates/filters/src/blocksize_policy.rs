@@ -1,6 +1,6 @@
 //! `blocksize-policy`: which block sizes clients are told, and what becomes of those that do not keep to them.
 
-use crate::wrap::{aligned, each, stated};
+use crate::common::wrap::{aligned, each, stated};
 use disk::{
     Backend, Blocks, Data, Disk, Errno, Error, Extents, Facts, Filter, Io, Range, Result, Wish, WriteFlags,
     ZeroFlags, shared::Place,
@@ -206,7 +206,7 @@ impl Disk for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, opened};
+    use crate::common::testing::{Memory, layer, opened};
     use disk::Client;
 
     #[test]

@@ -8,7 +8,7 @@ mod kept;
 mod layer;
 mod recent;
 
-use crate::on_read::OnRead;
+use crate::common::on_read::OnRead;
 use async_lock::Mutex;
 use blocks::{Cache, Shared};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};

@@ -10,7 +10,7 @@ mod header;
 mod layer;
 mod tracker;
 
-use crate::{control::Control, gate::Gate};
+use crate::common::{control::Control, gate::Gate};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result, resize::Resizing};
 use file::Store;
 use header::{Header, name_fault};

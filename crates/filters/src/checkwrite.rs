@@ -1,6 +1,6 @@
 //! `checkwrite`: writes succeed only if they change nothing, to test programs that copy.
 
-use crate::wrap::{difference, each_read_only};
+use crate::common::wrap::{difference, each_read_only};
 use disk::{Backend, Data, Disk, Error, Facts, Filter, Io, Range, Result, WriteFlags, ZeroFlags};
 use params::Params;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ impl Disk for Comparing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
 
     #[test]
     fn only_what_is_there_can_be_written() {

@@ -101,7 +101,7 @@ impl EveryRequest for Own {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, Plugin};
+    use crate::common::testing::{Memory, Plugin};
     use disk::{Data, Range, WriteFlags, ZeroFlags};
 
     #[test]

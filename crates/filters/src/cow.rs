@@ -10,7 +10,7 @@ mod layer;
 mod names;
 mod overlay;
 
-use crate::on_read::OnRead;
+use crate::common::on_read::OnRead;
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};
 use kept::{Leave, Overlays, Where};
 use layer::Layer;

@@ -2,7 +2,7 @@
 
 mod mapfile;
 
-use crate::wrap::each_read_only;
+use crate::common::wrap::each_read_only;
 use disk::{Backend, Data, Disk, Error, Extents, Facts, Filter, Io, Range, Result, Status};
 use params::Params;
 use std::{path::PathBuf, sync::Arc};
@@ -101,7 +101,7 @@ impl Disk for Rescued {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
 
     #[test]
     fn what_was_not_rescued_fails_and_is_no_hole() {

@@ -137,7 +137,7 @@ impl EveryRequest for Times {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, open, opened};
+    use crate::common::testing::{Memory, layer, open, opened};
     use disk::{Data, Range, WriteFlags, ZeroFlags};
     use std::time::Instant;
 

@@ -212,7 +212,7 @@ impl Dice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, noise, opened};
+    use crate::common::testing::{Memory, layer, noise, opened};
     use disk::{Data, Range, WriteFlags, ZeroFlags};
 
     const R: Range = Range::new(0, 512);

@@ -2,7 +2,7 @@
 
 mod bits;
 
-use crate::wrap::each;
+use crate::common::wrap::each;
 use bits::{Random, positions};
 use disk::{Backend, BufMut, Data, Disk, Facts, Filter, Io, Range, Result};
 use params::{Choice, Params, Probability};
@@ -146,7 +146,7 @@ impl Disk for Corrupted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, opened};
+    use crate::common::testing::{Memory, opened};
 
     const SIZE: u64 = 3 << 20;
 

@@ -64,7 +64,7 @@ impl Backend for Last {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer};
+    use crate::common::testing::{Memory, layer};
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     #[test]

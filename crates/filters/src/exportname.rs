@@ -1,6 +1,6 @@
 //! `exportname`: which exports clients see, by which names, and what is said of them.
 
-use crate::wrap::stated;
+use crate::common::wrap::stated;
 use disk::{Backend, Client, Disk, Errno, Error, Export, Facts, Filter, Io, Result};
 use params::{Choice, Kind, Params, Value, Wrong};
 use std::{process::Command, sync::Arc};
@@ -172,7 +172,7 @@ impl Backend for Naming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer};
+    use crate::common::testing::{Memory, layer};
 
     fn list(params: &[&str]) -> Result<Vec<(String, Option<String>)>> {
         let layer = layer::<ExportName>(params, &Memory::new(vec![])).unwrap();

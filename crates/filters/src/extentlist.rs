@@ -1,6 +1,6 @@
 //! `extentlist`: what a file says about holes, over a disk that cannot say it.
 
-use crate::wrap::each;
+use crate::common::wrap::each;
 use disk::{Backend, Disk, Error, Extents, Facts, Filter, Io, Kind, Range, Result};
 use params::{Params, Size, Value};
 use std::{path::PathBuf, sync::Arc};
@@ -124,7 +124,7 @@ impl Disk for Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
     use proptest::prelude::*;
 
     #[test]

@@ -148,7 +148,7 @@ impl Disk for Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, opened};
+    use crate::common::testing::{Memory, layer, opened};
 
     /// What is asked of the disk below by a write, a stable write (where that is offered) and a flush.
     fn asked(mode: &str) -> Vec<String> {

@@ -97,7 +97,7 @@ impl Backend for Doorkeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer};
+    use crate::common::testing::{Memory, layer};
     use disk::{Certificate, Peer};
 
     fn admits(params: &[&str], client: &Client<'_>) -> bool {

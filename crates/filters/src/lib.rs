@@ -7,7 +7,7 @@ mod cache;
 mod cacheextents;
 mod cbt;
 mod checkwrite;
-mod control;
+mod common;
 mod count;
 mod cow;
 mod crashlab;
@@ -20,7 +20,6 @@ mod exitwhen;
 mod exportname;
 mod extentlist;
 mod fua;
-mod gate;
 mod ip;
 mod limit;
 mod log;
@@ -32,11 +31,9 @@ mod nofilter;
 mod noparallel;
 mod nozero;
 mod offset;
-mod on_read;
 mod openonce;
 mod partition;
 mod pause;
-mod per_thread;
 mod prefetch;
 mod protect;
 mod rate;
@@ -49,14 +46,10 @@ mod scan;
 mod spinning;
 mod stats;
 mod swab;
-#[cfg(test)]
-mod testing;
 mod time_limit;
 mod tls_fallback;
 mod trace;
 mod truncate;
-mod worker;
-mod wrap;
 mod xor;
 
 use disk::FilterEntry;
@@ -179,7 +172,7 @@ mod tests {
             "uid:",
             ",",
         ];
-        let mut random = testing::Random(1);
+        let mut random = common::testing::Random(1);
         for kind in ["d0 ? 1\n", "e", "i", "m", "p"] {
             for _ in 0..5000 {
                 let pick = |_| words[random.below(words.len() as u64) as usize];

@@ -68,7 +68,7 @@ impl Backend for Limited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer};
+    use crate::common::testing::{Memory, layer};
 
     #[test]
     fn one_too_many_is_turned_away_until_another_leaves() {

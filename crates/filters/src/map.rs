@@ -1,6 +1,6 @@
 //! `map`: ranges of a disk that lie elsewhere below.
 
-use crate::{protect::bounds, wrap::each};
+use crate::{common::wrap::each, protect::bounds};
 use disk::{
     Backend, Blocks, Data, Disk, Error, Extents, Facts, Filter, Io, Kind as Holds, Range, Result, Status,
     WriteFlags, ZeroFlags, shared::Place,
@@ -237,7 +237,7 @@ impl Disk for Mapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, noise, opened};
+    use crate::common::testing::{Memory, layer, noise, opened};
     use disk::Client;
     use proptest::prelude::*;
 

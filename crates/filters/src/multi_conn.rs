@@ -234,7 +234,7 @@ impl EveryRequest for Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer};
+    use crate::common::testing::{Memory, layer};
     use disk::{Data, Range, WriteFlags};
 
     const R: Range = Range::new(0, 512);

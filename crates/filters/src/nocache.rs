@@ -78,7 +78,7 @@ impl Disk for Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, opened};
+    use crate::common::testing::{Memory, opened};
 
     #[test]
     fn each_mode_does_what_it_says() {

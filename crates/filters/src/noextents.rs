@@ -46,7 +46,7 @@ impl Disk for Solid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, opened};
+    use crate::common::testing::{Memory, opened};
 
     #[test]
     fn extents_are_not_offered_and_all_else_is_as_below() {

@@ -1,6 +1,6 @@
 //! `nofilter`: nothing, to see what a filter costs.
 
-use crate::wrap::{each, stated};
+use crate::common::wrap::{each, stated};
 use disk::{Backend, Filter, Result};
 use params::Params;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Filter for NoFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, opened};
+    use crate::common::testing::{Memory, opened};
 
     #[test]
     fn everything_is_as_below() {

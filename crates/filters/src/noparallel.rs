@@ -55,7 +55,7 @@ impl Backend for Limited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, over};
+    use crate::common::testing::{Memory, layer, over};
 
     #[test]
     fn the_lowest_thread_model_of_a_stack_counts() {

@@ -133,7 +133,7 @@ impl Disk for Naive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
 
     /// What is offered (`z`ero, `f`ast zero), and what the disk below was asked for a zero and a fast zero request.
     fn with(params: &[&str]) -> (String, Vec<String>) {

@@ -61,7 +61,7 @@ impl Backend for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, noise, opened};
+    use crate::common::testing::{Memory, layer, noise, opened};
     use disk::{Data, Range, WriteFlags};
 
     #[test]

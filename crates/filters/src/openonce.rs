@@ -81,7 +81,7 @@ impl Disk for Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, open};
+    use crate::common::testing::{Memory, layer, open};
     use disk::Range;
 
     #[test]

@@ -81,7 +81,7 @@ impl Backend for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, opened};
+    use crate::common::testing::{Memory, layer, opened};
     use disk::{Data, Range, WriteFlags};
 
     /// A disk of a mebibyte with an MBR of one partition of 16 sectors, from sector 2 on, and one beyond the end.

@@ -2,7 +2,7 @@
 
 mod control;
 
-use crate::{
+use crate::common::{
     control::Control,
     gate::{Gate, Passing},
 };

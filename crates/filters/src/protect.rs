@@ -1,6 +1,6 @@
 //! `protect`: parts of a disk that may not be changed.
 
-use crate::wrap::{difference, each};
+use crate::common::wrap::{difference, each};
 use disk::{
     Backend, Data, Disk, Errno, Error, Filter, Io, Range, Result, WriteFlags, ZeroFlags, shared::Place,
 };
@@ -205,7 +205,7 @@ impl Disk for Guarding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, noise, opened};
+    use crate::common::testing::{Memory, layer, noise, opened};
     use disk::{Blocks, Facts};
     use proptest::prelude::*;
 

@@ -107,7 +107,7 @@ impl EveryRequest for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, open, opened};
+    use crate::common::testing::{Memory, layer, open, opened};
     use disk::{Range, ZeroFlags};
     use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! `readahead`: whoever reads on is expected to read on.
 
-use crate::worker::{Worker, bring, cannot};
+use crate::common::worker::{Worker, bring, cannot};
 use disk::{Backend, Client, Data, Disk, Facts, Filter, Io, Range, Result};
 use params::Params;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ impl Filter for ReadAhead {
 
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
         let model = next.thread_model();
-        Ok(crate::wrap::each(next, move |disk, _: &Client<'_>| {
+        Ok(crate::common::wrap::each(next, move |disk, _: &Client<'_>| {
             if cannot("readahead", &*disk, model) {
                 return Ok(disk);
             }
@@ -102,7 +102,7 @@ impl Disk for Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
     use std::time::{Duration, Instant};
 
     #[test]

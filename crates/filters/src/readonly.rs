@@ -1,6 +1,6 @@
 //! `readonly`: a disk that may not be written, or not while a file exists.
 
-use crate::wrap::each;
+use crate::common::wrap::each;
 use disk::{
     Around, Backend, Client, Disk, Errno, Error, Facts, Filter, Io, Result,
     shapes::{Op, OpKind, around::EveryRequest},
@@ -83,7 +83,7 @@ impl EveryRequest for While {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
     use disk::{Data, Range, WriteFlags, ZeroFlags};
 
     #[test]

@@ -114,8 +114,8 @@ impl EveryAttempt for Patience {
 mod tests {
     use super::*;
     use crate::{
+        common::testing::{Memory, layer, noise, open, over},
         error,
-        testing::{Memory, layer, noise, open, over},
     };
     use disk::{Data, Facts, Range, WriteFlags, ZeroFlags};
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

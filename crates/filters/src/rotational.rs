@@ -1,6 +1,6 @@
 //! `rotational`: whether clients are told that the medium spins.
 
-use crate::wrap::{each, stated};
+use crate::common::wrap::{each, stated};
 use disk::{Backend, Facts, Filter, Result};
 use params::Params;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Filter for Rotational {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, opened};
+    use crate::common::testing::{Memory, opened};
 
     #[test]
     fn the_fact_is_what_the_parameter_says() {

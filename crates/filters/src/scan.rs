@@ -1,6 +1,6 @@
 //! `scan`: all of the disk is brought nearer, from its beginning to its end, while clients are there.
 
-use crate::worker::{Orders, Worker, bring, cannot};
+use crate::common::worker::{Orders, Worker, bring, cannot};
 use disk::{Backend, Client, Data, Disk, Filter, Io, Range, Result};
 use params::{ParamError, Params, Size};
 use std::{
@@ -139,7 +139,7 @@ impl Disk for Scanned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, noise, open};
+    use crate::common::testing::{Memory, layer, noise, open};
     use std::time::Instant;
 
     /// What was asked for to be cached, as soon as it is so much.

@@ -45,7 +45,7 @@ impl Filter for Spinning {
         }
         let arms = if self.separate_heads { self.heads } else { 1 };
         let arms: Arc<[Arm]> = (0..arms).map(|_| Arm::default()).collect();
-        Ok(crate::wrap::each(next, move |disk, _: &Client<'_>| {
+        Ok(crate::common::wrap::each(next, move |disk, _: &Client<'_>| {
             let facts = Facts { rotational: true, ..disk.facts().clone() };
             let part = facts.size.div_ceil(self.heads.into()).max(1);
             let mechanics = Mechanics { part, times: [min, half, max], arms: arms.clone() };
@@ -106,7 +106,7 @@ impl EveryRequest for Mechanics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, opened};
+    use crate::common::testing::{Memory, layer, opened};
     use std::time::Instant;
 
     fn mechanics(part: u64, arms: usize) -> Mechanics {

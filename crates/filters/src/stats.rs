@@ -5,7 +5,7 @@ mod json;
 mod report;
 mod watch;
 
-use crate::per_thread::PerThread;
+use crate::common::per_thread::PerThread;
 use count::Counts;
 use disk::{
     Around, Backend, Client, Disk, Error, Filter, Io, Result,
@@ -154,7 +154,7 @@ impl EveryRequest for Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, open};
+    use crate::common::testing::{Memory, layer, open};
     use disk::{Data, Range, WriteFlags};
 
     #[test]

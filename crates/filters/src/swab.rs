@@ -1,6 +1,6 @@
 //! `swab`: the bytes of each word in reverse order.
 
-use crate::wrap::{aligned, each};
+use crate::common::wrap::{aligned, each};
 use disk::{Backend, Blocks, Data, Disk, Extents, Facts, Filter, Io, Range, Result, WriteFlags};
 use params::{Choice, Params};
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl Disk for Swapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, noise, opened};
+    use crate::common::testing::{Memory, noise, opened};
 
     #[test]
     fn bytes_of_words_are_reversed_both_ways() {

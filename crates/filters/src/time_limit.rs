@@ -24,7 +24,7 @@ impl Filter for TimeLimit {
 
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
         let limit = self.time_limit.duration();
-        Ok(crate::wrap::each(next, move |disk, client: &Client<'_>| {
+        Ok(crate::common::wrap::each(next, move |disk, client: &Client<'_>| {
             if limit.is_zero() {
                 return Ok(disk);
             }
@@ -58,7 +58,7 @@ impl EveryRequest for Until {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer};
+    use crate::common::testing::{Memory, layer};
     use disk::Range;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 

@@ -72,8 +72,8 @@ impl Disk for Message {
 mod tests {
     use super::*;
     use crate::{
+        common::testing::{Memory, layer, noise, over},
         noparallel::NoParallel,
-        testing::{Memory, layer, noise, over},
     };
 
     #[test]

@@ -2,7 +2,7 @@
 
 pub(crate) mod file;
 
-use crate::wrap::each;
+use crate::common::wrap::each;
 use disk::{
     Around, Backend, Client, Disk, Error, Facts, Filter, Io, Range, Result,
     shapes::{Op, OpKind, around::EveryRequest},
@@ -243,7 +243,7 @@ pub(crate) fn try_file(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, Random, layer, noise, open};
+    use crate::common::testing::{Memory, Random, layer, noise, open};
     use disk::{Data, WriteFlags};
 
     #[test]

@@ -176,7 +176,7 @@ impl Disk for Resized {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, Random, layer, noise, opened};
+    use crate::common::testing::{Memory, Random, layer, noise, opened};
 
     const F: WriteFlags = WriteFlags { fua: false };
 

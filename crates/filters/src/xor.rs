@@ -1,6 +1,6 @@
 //! `xor`: a value of a few bytes over all of the disk.
 
-use crate::wrap::each;
+use crate::common::wrap::each;
 use disk::{Backend, Data, Disk, Errno, Error, Facts, Filter, Io, Range, Result, WriteFlags, ZeroFlags};
 use params::{ParamError, Params};
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Disk for Mixed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layer, noise, opened};
+    use crate::common::testing::{Memory, layer, noise, opened};
     use proptest::prelude::*;
 
     #[test]

@@ -163,7 +163,7 @@ impl Plugin for Blkio {
         #[cfg(feature = "blkio")]
         return Ok(backend::BlkioBackend::new(settings));
         #[cfg(not(feature = "blkio"))]
-        return Err::<crate::one_disk::OneDisk, _>(Error::new(
+        return Err::<crate::common::one_disk::OneDisk, _>(Error::new(
             ::disk::Errno::NOTSUP,
             format!("{}: this program was built without the cargo feature blkio", settings.driver),
         ));

@@ -2,7 +2,10 @@
 
 mod store;
 
-use crate::{file::FileDisk, fresh, one_disk::MadeDisk};
+use crate::{
+    common::{fresh, one_disk::MadeDisk},
+    file::FileDisk,
+};
 use disk::{Backend, Disk, Error, Plugin, Result};
 use params::Params;
 use std::{

@@ -14,7 +14,7 @@ mod parse;
 mod program;
 
 use self::{disk::DataDisk, node::Node};
-use crate::{memory::Memory, one_disk::OneDisk};
+use crate::{common::one_disk::OneDisk, memory::Memory};
 use ::disk::{Backend, Client, Error, Plugin, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use params::{Args, Params, Size};

@@ -1,6 +1,6 @@
 //! A disk as fragments of shell script on the command line.
 
-use crate::script::{self, METHODS, Script, Snippets};
+use crate::common::script::{self, METHODS, Script, Snippets};
 use disk::{Backend, Plugin, Result, registry::Described};
 use params::{Args, Kind, Param, ParamError, Params};
 use std::collections::HashMap;

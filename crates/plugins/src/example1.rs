@@ -1,7 +1,7 @@
 //! The smallest plugin there is: a fixed disk that can be read. The examples 1 to 4 teach how plugins are written; read
 //! them in this order, and `Disk`, `Backend` and `Plugin` of the crate `disk` beside them.
 
-use crate::one_disk::OneDisk;
+use crate::common::one_disk::OneDisk;
 use disk::{Backend, Data, Disk, Facts, Io, Plugin, Range, Result};
 use params::Params;
 
@@ -61,7 +61,7 @@ impl Disk for FixedDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn every_part_of_the_disk_is_the_same_disk() {

@@ -63,7 +63,7 @@ impl BlockingDisk for FileDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn the_file_is_served_or_its_absence_told_at_once() {

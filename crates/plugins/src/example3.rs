@@ -134,7 +134,7 @@ impl Disk for RamDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn a_disk_keeps_what_is_written_and_each_client_has_its_own() {

@@ -1,6 +1,6 @@
 //! The smallest plugin with a disk that can be written: memory that the disk lends to whoever reads it.
 
-use crate::one_disk::OneDisk;
+use crate::common::one_disk::OneDisk;
 use disk::{
     Backend, Data, Disk, Error, Facts, Io, Piece, Plugin, Range, Result, WriteFlags, shared::SharedMemory,
 };
@@ -77,7 +77,7 @@ impl Disk for SharedDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn it_begins_with_its_text_and_keeps_what_is_written() {

@@ -10,7 +10,7 @@ mod names;
 mod reserved;
 mod table;
 
-use crate::{
+use crate::common::{
     one_disk::MadeDisk,
     partition_table::{ALIGNMENT, MAX_SIZE, Wanted, mbr},
     regions::Regions,
@@ -65,8 +65,8 @@ fn make(directory: &std::path::Path, label: [u8; 11], size: Option<u64>) -> Resu
         size: plan.size(),
         alignment: ALIGNMENT,
         mbr_type: FAT32,
-        gpt_type: crate::partition_table::Guid([0; 16]),
-        id: crate::partition_table::Guid([0; 16]),
+        gpt_type: crate::common::partition_table::Guid([0; 16]),
+        id: crate::common::partition_table::Guid([0; 16]),
         name: String::new(),
         bootable: false,
     };
@@ -117,7 +117,7 @@ fn serial(tree: &Tree) -> u32 {
     for node in &tree.nodes {
         let name =
             node.name.iter().fold(0, |n: u64, byte| n.wrapping_mul(257).wrapping_add(u64::from(*byte)));
-        serial = crate::content::mix(serial ^ name ^ node.attributes.modified.cast_unsigned());
+        serial = crate::common::content::mix(serial ^ name ^ node.attributes.modified.cast_unsigned());
     }
     (serial as u32).max(1)
 }

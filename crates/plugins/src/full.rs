@@ -1,6 +1,6 @@
 //! A disk that has run out of space.
 
-use crate::{one_disk::OneDisk, uniform::Uniform};
+use crate::common::{one_disk::OneDisk, uniform::Uniform};
 use disk::{Backend, Errno, Kind, Plugin, Result};
 use params::{Params, Size};
 
@@ -25,7 +25,7 @@ impl Plugin for Full {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::{Data, Range, WriteFlags, ZeroFlags};
 
     #[test]

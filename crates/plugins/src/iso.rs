@@ -15,7 +15,7 @@ mod rock_ridge;
 mod translation;
 mod volume;
 
-use crate::{
+use crate::common::{
     one_disk::MadeDisk,
     regions::Regions,
     tree::{Contents, Placed, Tree},

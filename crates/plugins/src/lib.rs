@@ -7,7 +7,7 @@
 
 mod blkio;
 mod cdi;
-mod content;
+mod common;
 mod data;
 mod eval;
 mod example1;
@@ -16,33 +16,23 @@ mod example3;
 mod example4;
 mod file;
 mod floppy;
-mod fresh;
 mod full;
 mod info;
 mod iso;
 mod linuxdisk;
 mod memory;
-#[cfg(test)]
-mod model;
 mod nbd;
 mod null;
 mod ondemand;
-mod one_disk;
 mod ones;
-mod partition_table;
 mod partitioning;
-mod parts;
 mod pattern;
 mod random;
-mod regions;
-mod script;
 mod sh;
 mod sparse_random;
 mod split;
 mod streaming;
 mod tmpdisk;
-mod tree;
-mod uniform;
 mod zero;
 
 use disk::PluginEntry;

@@ -4,13 +4,14 @@
 mod sizing;
 
 use crate::{
-    content,
+    common::{
+        content, fresh,
+        one_disk::MadeDisk,
+        partition_table::{ALIGNMENT, Guid, Wanted, gpt},
+        regions::Regions,
+        tree::Tree,
+    },
     file::FileDisk,
-    fresh,
-    one_disk::MadeDisk,
-    partition_table::{ALIGNMENT, Guid, Wanted, gpt},
-    regions::Regions,
-    tree::Tree,
 };
 use disk::{Backend, Disk, Error, Plugin, Result};
 use params::{Choice, Kind, Params, Size, Value, Wrong};

@@ -249,7 +249,7 @@ impl Disk for MemoryDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn allocators_are_spelled_as_in_nbdkit() {

@@ -1,6 +1,6 @@
 //! A bit bucket: it reads as zeroes, and swallows what is written.
 
-use crate::{one_disk::OneDisk, uniform::Uniform};
+use crate::common::{one_disk::OneDisk, uniform::Uniform};
 use disk::{Backend, Kind, Plugin, Result};
 use params::{Params, Size};
 
@@ -24,7 +24,7 @@ impl Plugin for Null {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::{Data, WriteFlags};
 
     #[test]

@@ -1,6 +1,6 @@
 //! Named file systems that are made when they are first asked for, and kept in a directory.
 
-use crate::{file::FileDisk, fresh::Recipe};
+use crate::{common::fresh::Recipe, file::FileDisk};
 use disk::{Backend, Client, Disk, Errno, Error, Export, Facts, Io, Plugin, Result};
 use params::{Params, Size};
 use rustix::{

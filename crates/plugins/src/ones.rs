@@ -1,6 +1,6 @@
 //! A disk full of one byte, which forgets what is written to it.
 
-use crate::{one_disk::OneDisk, uniform::Uniform};
+use crate::common::{one_disk::OneDisk, uniform::Uniform};
 use disk::{Backend, Kind, Plugin, Result};
 use params::{Params, Size};
 
@@ -28,7 +28,7 @@ impl Plugin for Ones {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::{Data, WriteFlags};
 
     #[test]

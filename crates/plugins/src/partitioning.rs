@@ -1,10 +1,12 @@
 //! Files as the partitions of one disk, with a partition table made for them.
 
 use crate::{
-    content::mix,
+    common::{
+        content::mix,
+        partition_table::{self, ALIGNMENT, Guid, Layout, MAX_PRIMARY, SECTOR, Wanted},
+        regions::Regions,
+    },
     file,
-    partition_table::{self, ALIGNMENT, Guid, Layout, MAX_PRIMARY, SECTOR, Wanted},
-    regions::Regions,
 };
 use disk::{Backend, Client, Disk, Error, Io, Plugin, Range, Result};
 use params::{Choice, Kind, Params, Placed, Size, Value, Wrong};
@@ -167,7 +169,7 @@ impl Backend for PartitionedFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::{Data, Errno, WriteFlags};
     use std::fs;
 

@@ -1,6 +1,6 @@
 //! A disk whose content says where it is: every 8 bytes hold their own offset.
 
-use crate::{content, one_disk::OneDisk};
+use crate::common::{content, one_disk::OneDisk};
 use disk::{Backend, Data, Disk, Error, Facts, Io, Plugin, Range, Result, WriteFlags, ZeroFlags};
 use params::{Kind, Params, Size, Value, Wrong};
 
@@ -115,7 +115,7 @@ impl Disk for PatternDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn every_eight_bytes_hold_their_offset() {

@@ -1,6 +1,6 @@
 //! A disk full of random bytes, computed from a seed.
 
-use crate::{
+use crate::common::{
     content::{self, Stream},
     one_disk::OneDisk,
 };
@@ -97,7 +97,7 @@ impl Disk for RandomDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::Errno;
 
     #[test]

@@ -1,6 +1,6 @@
 //! A script or any other program as a disk.
 
-use crate::script::{self, Persistent, Script, Spawn};
+use crate::common::script::{self, Persistent, Script, Spawn};
 use disk::{Backend, Error, Plugin, Result, registry::Described};
 use params::{Args, Param, ParamError, Params, Value};
 use std::{

@@ -2,7 +2,7 @@
 
 mod layout;
 
-use crate::{
+use crate::common::{
     content::{self, Stream, mismatch},
     one_disk::OneDisk,
 };

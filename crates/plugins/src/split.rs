@@ -1,6 +1,6 @@
 //! Files one behind the other, as one disk.
 
-use crate::{file, regions::Regions};
+use crate::{common::regions::Regions, file};
 use disk::{Backend, Client, Disk, Error, Io, Plugin, Result};
 use params::Params;
 use std::{path::PathBuf, sync::Arc};
@@ -58,7 +58,7 @@ impl Backend for SplitBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::{Data, WriteFlags};
     use std::fs;
 

@@ -1,6 +1,6 @@
 //! A pipe as a disk that is written, or read, once from its start to its end.
 
-use crate::script::Order;
+use crate::common::script::Order;
 use disk::{Backend, Client, Data, Disk, Error, Facts, Io, Plugin, Range, Result, WriteFlags};
 use params::{Params, Size};
 use std::{
@@ -221,7 +221,7 @@ impl Disk for StreamingDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use disk::Data;
 
     fn open(parameter: &str, path: &Path, size: &str) -> Result<Arc<dyn Disk>> {

@@ -1,6 +1,6 @@
 //! A new disk for every client, gone when the client goes.
 
-use crate::{file::FileDisk, fresh};
+use crate::{common::fresh, file::FileDisk};
 use disk::{Backend, Client, Disk, Facts, Io, Plugin, Result, WriteFlags, ZeroFlags};
 use params::{Params, Size};
 use rustix::fs::{Mode, OFlags};
@@ -88,7 +88,7 @@ impl Disk for Own {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn each_client_has_a_disk_of_its_own_that_leaves_nothing_behind() {

@@ -1,6 +1,6 @@
 //! A disk of no bytes at all.
 
-use crate::{one_disk::OneDisk, uniform::Uniform};
+use crate::common::{one_disk::OneDisk, uniform::Uniform};
 use disk::{Backend, Kind, Plugin, Result};
 use params::Params;
 
@@ -20,7 +20,7 @@ impl Plugin for Zero {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn there_is_nothing_to_read_or_write() {

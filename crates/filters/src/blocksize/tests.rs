@@ -1,7 +1,7 @@
 //! Tests of `blocksize`.
 
 use super::*;
-use crate::testing::{Memory, Random, layer, noise, open, opened, over};
+use crate::common::testing::{Memory, Random, layer, noise, open, opened, over};
 
 const F: WriteFlags = WriteFlags { fua: false };
 

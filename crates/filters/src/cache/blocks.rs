@@ -12,7 +12,7 @@
 //! * a block that was written back is clean only when the disk below has flushed it.
 
 use super::{Mode, recent::Recent};
-use crate::on_read::OnRead;
+use crate::common::on_read::OnRead;
 use disk::{Data, Disk, Facts, Range, Result, WriteFlags};
 use reactor::InFlight;
 use std::{

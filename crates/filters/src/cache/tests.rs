@@ -4,7 +4,7 @@ mod outliving;
 mod power;
 
 use super::*;
-use crate::testing::{Memory, layer, noise, open, opened, over};
+use crate::common::testing::{Memory, layer, noise, open, opened, over};
 use disk::{Data, Errno, Range, WriteFlags, ZeroFlags};
 
 const SIZE: usize = 1 << 20;

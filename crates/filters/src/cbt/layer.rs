@@ -1,7 +1,7 @@
 //! The disk that one connection has: changes are marked before they are passed on.
 
 use super::tracker::Tracker;
-use crate::gate::{OnItsWay, Passing};
+use crate::common::gate::{OnItsWay, Passing};
 use disk::{Data, Disk, Facts, Io, Range, Result, Status, WriteFlags, ZeroFlags, resize::Resizing};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 mod power;
 
 use super::*;
-use crate::testing::{Memory, Random, layer, open, over};
+use crate::common::testing::{Memory, Random, layer, open, over};
 use conformance::Fake;
 use disk::{Data, Range, WriteFlags, ZeroFlags};
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! Tests of `cow`: against a plain vector, and with many threads at the same blocks.
 
 use super::*;
-use crate::testing::{Memory, Random, layer, noise, open, opened, over};
+use crate::common::testing::{Memory, Random, layer, noise, open, opened, over};
 use disk::{Data, Errno, Extents, Kind as Extent, Range, WriteFlags, ZeroFlags};
 
 mod kept;

@@ -2,7 +2,7 @@
 //! was synced.
 
 use super::{power::OnDisk, *};
-use crate::testing::{Memory, Random, layer, open};
+use crate::common::testing::{Memory, Random, layer, open};
 use disk::Data;
 use std::collections::HashMap;
 use store::{Blocks, Header, Kind, State};

@@ -105,7 +105,7 @@ impl Overlay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Random, noise};
+    use crate::common::testing::{Random, noise};
 
     #[test]
     fn it_holds_what_an_array_holds() {

@@ -1,7 +1,7 @@
 //! For tests of what others keep in files: disks that lose power together, after each of their writes and flushes.
 
 use super::CrashLab;
-use crate::testing::{Memory, layer, open};
+use crate::common::testing::{Memory, layer, open};
 use disk::{Backend, Client, Data, Disk, Errno, Error, Io, Range, Result, WriteFlags, ZeroFlags};
 use std::sync::{Arc, Mutex};
 use store::Medium;

@@ -1,7 +1,7 @@
 //! Tests of `crashlab`: every state is a legal one, and stays what it is.
 
 use super::*;
-use crate::testing::{Memory, Random, layer, noise, open, over};
+use crate::common::testing::{Memory, Random, layer, noise, open, over};
 use conformance::Fake;
 use disk::{Data, Range, WriteFlags, ZeroFlags};
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Events, clients that come and go, and the end.
 
 use super::*;
-use crate::testing::{Memory, layer};
+use crate::common::testing::{Memory, layer};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 

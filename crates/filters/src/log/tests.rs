@@ -1,7 +1,7 @@
 //! Tests of `log`: the lines, the script, and many threads.
 
 use super::*;
-use crate::testing::{Memory, layer, open, over};
+use crate::common::testing::{Memory, layer, open, over};
 use disk::Client;
 
 const F: WriteFlags = WriteFlags { fua: false };

@@ -1,7 +1,7 @@
 //! What is said on the control socket: `p` pauses, `r` resumes, and the answer is the same letter in capitals once it is
 //! done.
 
-use crate::gate::{Closed, Gate};
+use crate::common::gate::{Closed, Gate};
 use std::{
     io,
     io::{Read, Write},

@@ -1,7 +1,7 @@
 //! Requests that wait, and the socket that says so.
 
 use super::*;
-use crate::testing::{Memory, layer, open};
+use crate::common::testing::{Memory, layer, open};
 use disk::Range;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -2,7 +2,7 @@
 //! and nothing is ever wrong.
 
 use super::*;
-use crate::testing::{Random, noise, open, over};
+use crate::common::testing::{Random, noise, open, over};
 use conformance::Fake;
 use disk::{Blocks, Errno};
 use std::time::{Duration, Instant};

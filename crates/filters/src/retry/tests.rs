@@ -1,7 +1,7 @@
 //! Disks that fail until they have been opened again.
 
 use super::*;
-use crate::testing::{Memory, layer, noise, over};
+use crate::common::testing::{Memory, layer, noise, over};
 use disk::{
     Data, Errno, Facts, Range, WriteFlags,
     shapes::{
@@ -48,7 +48,7 @@ fn over_broken(
     let opened = Arc::<AtomicU32>::default();
     let broken = Arc::new(Broken { failing, opened: opened.clone(), memory, larger });
     let params = [&["retry-delay=1ms"], params].concat();
-    (crate::testing::open(&over::<Retry>(&params, broken).unwrap()), opened)
+    (crate::common::testing::open(&over::<Retry>(&params, broken).unwrap()), opened)
 }
 
 fn read(disk: &Arc<dyn Disk>) -> Result<Data> {

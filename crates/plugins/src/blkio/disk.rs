@@ -4,7 +4,7 @@ use super::{
     device::Device,
     queue::{CHUNK, Handle, Request, Waiting},
 };
-use crate::parts::{aligned, each_part, is_one_part};
+use crate::common::parts::{aligned, each_part, is_one_part};
 use ::disk::{BufMut, Data, Disk, Errno, Facts, Io, Piece, Range, Result, WriteFlags, ZeroFlags};
 use std::{pin::pin, sync::Arc, time::Duration};
 

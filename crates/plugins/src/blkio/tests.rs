@@ -54,7 +54,7 @@ fn without_the_drivers_their_feature_is_named() {
 #[cfg(feature = "blkio")]
 mod with_drivers {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use ::disk::{Client, Data, Disk, Errno, Range, WriteFlags};
     use std::{fs, path::Path, sync::Arc};
 

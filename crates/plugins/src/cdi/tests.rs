@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use crate::common::model;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -7,7 +7,7 @@ use super::{
     granules::Granules,
     node::{GRANULE, Node},
 };
-use crate::content;
+use crate::common::content;
 use disk::{Data, Disk, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
 use std::sync::{
     Arc, PoisonError, RwLock,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use crate::common::model;
 use ::disk::{Data as Bytes, Disk, Kind, Range, WriteFlags, ZeroFlags};
 use proptest::prelude::*;
 use std::fmt::Write;

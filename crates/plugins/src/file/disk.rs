@@ -1,7 +1,7 @@
 //! An open file as a disk: which requests are answered at once, and which are left to the pool.
 
 use super::{Cache, Fadvise, Manner, device::Device, input::Unfinished, uring::Ring};
-use crate::parts::aligned;
+use crate::common::parts::aligned;
 use ::disk::{Blocks, Data, Disk, Error, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
 use rustix::{
     fs::{Advice, AtFlags, FileType, SeekFrom, StatxFlags, fadvise, fstat, ftruncate, seek, statx},

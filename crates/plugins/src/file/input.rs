@@ -1,7 +1,7 @@
 //! Reading: from the page cache at once, from the medium through a ring, or on the pool where there is none.
 
 use super::{disk::Open, uring::Ring};
-use crate::parts::{each_part, is_one_part};
+use crate::common::parts::{each_part, is_one_part};
 use disk::{BufMut, Data, Error, Range, Result};
 use rustix::{
     fs::{Advice, fadvise, fstat, fstatfs},

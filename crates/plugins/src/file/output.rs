@@ -1,7 +1,7 @@
 //! Changing the file: writing, zeroing, trimming, and making that stable.
 
 use super::{device, disk::Open, input::PIECE};
-use crate::parts::aligned;
+use crate::common::parts::aligned;
 use disk::{Data, Errno, Error, Piece, Range, Result, ZeroFlags};
 use rustix::{
     fs::{Advice, FallocateFlags, fadvise, fallocate, fdatasync},

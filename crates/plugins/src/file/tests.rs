@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use crate::common::model;
 use ::disk::{Data, Kind, Range, WriteFlags, ZeroFlags};
 use std::fs;
 

@@ -4,7 +4,7 @@ use super::{
     layout::{ENTRY, Plan},
     names::{Name, checksum},
 };
-use crate::tree::{Node, ROOT, Tree, What};
+use crate::common::tree::{Node, ROOT, Tree, What};
 use inspect::calendar::Moment;
 
 const LABEL: u8 = 0x08;

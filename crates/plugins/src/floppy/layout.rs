@@ -1,7 +1,7 @@
 //! Where everything goes. All files lie in one piece, so the table of clusters follows from where each piece ends.
 
 use super::names::Name;
-use crate::{
+use crate::common::{
     partition_table::{ALIGNMENT, MAX_SIZE, SECTOR},
     tree::{ROOT, Tree},
 };

@@ -1,6 +1,6 @@
 //! Names of files: the long ones as they are, and the short ones of 8 and 3 characters that every entry has besides.
 
-use crate::tree::Tree;
+use crate::common::tree::Tree;
 use disk::{Error, Result};
 use std::collections::{HashMap, HashSet};
 

@@ -1,7 +1,7 @@
 //! The sectors before the tables: what the file system is, twice, and how much is free.
 
 use super::layout::{FIRST, Plan};
-use crate::partition_table::{SECTOR, sector};
+use crate::common::partition_table::{SECTOR, sector};
 
 /// Where the second copies are.
 const BACKUP: usize = 6;

@@ -2,7 +2,7 @@
 //! from where the pieces end, and for a large disk it would fill much memory.
 
 use super::layout::{FIRST, Plan};
-use crate::partition_table::SECTOR;
+use crate::common::partition_table::SECTOR;
 use disk::{Data, Disk, Extents, Facts, Io, Kind, Range};
 
 /// No cluster comes after this one.
@@ -83,7 +83,7 @@ impl Disk for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     #[test]
     fn each_piece_is_a_chain_and_what_is_behind_is_free() {

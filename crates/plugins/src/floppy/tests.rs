@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use crate::common::model;
 use proptest::prelude::*;
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -1,7 +1,7 @@
 //! How computers boot from the CD (El Torito): a list of images, one for each kind of computer.
 
 use super::{Made, SECTOR, layout::Layout, options::Options, volume};
-use crate::tree::{Tree, What};
+use crate::common::tree::{Tree, What};
 use disk::{Error, Result};
 use std::{fs::File, io::Read};
 

@@ -7,7 +7,7 @@ use super::{
     records::{self, Built},
     volume,
 };
-use crate::tree::{ROOT, Tree};
+use crate::common::tree::{ROOT, Tree};
 use disk::{Error, Range, Result};
 use std::collections::HashMap;
 

@@ -2,7 +2,7 @@
 //! as they are.
 
 use super::options::Options;
-use crate::tree::{ROOT, Tree, What};
+use crate::common::tree::{ROOT, Tree, What};
 use disk::{Error, Result};
 use std::collections::{HashMap, HashSet};
 

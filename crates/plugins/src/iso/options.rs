@@ -1,7 +1,7 @@
 //! The options that people give to mkisofs, genisoimage or xorriso, as far as they are understood here.
 
 use super::boot::{Emulation, Entry, Platform};
-use crate::tree::Tree;
+use crate::common::tree::Tree;
 use disk::{Error, Result};
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,6 @@
 //! A CD that another program makes, as a file without a name.
 
-use crate::{file::FileDisk, fresh};
+use crate::{common::fresh, file::FileDisk};
 use disk::{Disk, Error, Result};
 use std::{
     path::{Path, PathBuf},

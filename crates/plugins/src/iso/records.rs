@@ -7,7 +7,7 @@ use super::{
     options::Options,
     rock_ridge,
 };
-use crate::tree::{ROOT, Tree, What};
+use crate::common::tree::{ROOT, Tree, What};
 use inspect::calendar::Moment;
 
 const SECTOR_BYTES: usize = SECTOR as usize;

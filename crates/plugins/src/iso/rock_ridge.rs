@@ -3,7 +3,7 @@
 //! Each fact is a field (SUSP 1.10, RRIP 1.10). Fields that find no room in a record are continued elsewhere.
 
 use super::{SECTOR, both_32, options::Options, records::short_time};
-use crate::tree::{Node, Tree, What};
+use crate::common::tree::{Node, Tree, What};
 use inspect::calendar::Moment;
 
 /// Bytes of a field that says where more fields are.

@@ -1,7 +1,7 @@
 //! Files TRANS.TBL with the names of each directory as they were, for readers who know only ISO 9660.
 
 use super::{Made, names::Names};
-use crate::tree::{Tree, What};
+use crate::common::tree::{Tree, What};
 
 const NAME: &str = "TRANS.TBL";
 

@@ -1,7 +1,7 @@
 //! What readers look at first: the descriptors from sector 16 on.
 
 use super::{SECTOR, both_16, both_32, layout::Layout, names::Reader, options::Options, records};
-use crate::tree::{ROOT, Tree};
+use crate::common::tree::{ROOT, Tree};
 use inspect::calendar::Moment;
 
 /// The sector of the first descriptor.

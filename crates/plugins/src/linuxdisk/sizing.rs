@@ -1,7 +1,7 @@
 //! How large a file system of ext2, ext3 or ext4 must be for a tree. It is a guess that errs on the small side; what
 //! `mke2fs` makes of it tells how much is missing.
 
-use crate::tree::{Tree, What};
+use crate::common::tree::{Tree, What};
 use disk::Result;
 use std::{collections::HashSet, io::Read, path::Path};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use crate::common::model;
 use std::fs;
 
 /// Whether mke2fs is to be had; without it, says so.

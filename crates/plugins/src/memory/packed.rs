@@ -303,7 +303,7 @@ impl Disk for PackedDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     fn disk(size: u64, hot: u64) -> PackedDisk {
         PackedDisk::new(Arc::new(Packed::new(size, Some(hot)).unwrap()))

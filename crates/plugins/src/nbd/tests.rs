@@ -1,7 +1,7 @@
 //! The proxy in front of real servers. Without them these tests say so and pass.
 
 use super::*;
-use crate::model;
+use crate::common::model;
 use disk::{Data, Kind, Range, WriteFlags, ZeroFlags};
 use params::Args;
 use std::{fs, path::Path, process::Command};

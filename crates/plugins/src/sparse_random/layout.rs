@@ -5,7 +5,7 @@
 //! one hash away, on a disk of any size. The first cell is cut off at a random place, so that the beginning of the
 //! disk is no different from any other part.
 
-use crate::content::{Stream, mix};
+use crate::common::content::{Stream, mix};
 
 /// A run of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

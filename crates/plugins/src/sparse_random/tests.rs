@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use crate::common::model;
 use std::sync::Arc;
 
 fn open(more: &[(&str, &str)]) -> Arc<dyn Disk> {

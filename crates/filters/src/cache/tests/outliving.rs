@@ -1,7 +1,7 @@
 //! Caches that outlive the server: what is found again, what is dropped, and what no crash may do.
 
 use super::*;
-use crate::testing::{Memory, Random};
+use crate::common::testing::{Memory, Random};
 use conformance::Fake;
 use disk::{Facts, Range, WriteFlags};
 use params::Args;

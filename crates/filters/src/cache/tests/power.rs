@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
+    common::testing::Random,
     crashlab::power::{OnDisk, Power},
-    testing::Random,
 };
 use params::Args;
 use store::{Header, Kind};

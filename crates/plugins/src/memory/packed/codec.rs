@@ -69,7 +69,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_page_comes_back(seed: Vec<u8>, len in 1..=PAGE_LEN, noise: bool) {
-            let mut dice = crate::model::Dice(seed.len() as u64);
+            let mut dice = crate::common::model::Dice(seed.len() as u64);
             let byte = |i: usize| seed.get(i % seed.len().max(1)).copied().unwrap_or(0);
             let page: Vec<u8> =
                 (0..len).map(|i| if noise { dice.below(256) as u8 } else { byte(i) }).collect();

@@ -342,7 +342,7 @@ pub(crate) fn join<'a>(first: Io<'a, Data>, rest: Vec<Io<'a, Data>>) -> Io<'a, D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
 
     fn memory(size: &str) -> Arc<dyn Disk> {
         model::open::<crate::memory::Memory>(&[("size", size)]).unwrap()

@@ -5,7 +5,7 @@
 //! the disk.
 
 use super::Tree;
-use crate::{file::FileDisk, regions};
+use crate::{common::regions, file::FileDisk};
 use disk::{Data, Disk, Error, Extents, Facts, Io, Kind, Range, Result};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -167,7 +167,7 @@ impl Disk for Contents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
+    use crate::common::model;
     use std::fs;
 
     fn bench() -> (tempfile::TempDir, Contents) {
