@@ -8,7 +8,7 @@ mod kept;
 mod layer;
 mod recent;
 
-use crate::common::on_read::OnRead;
+use crate::common::{on_read::OnRead, wrap::export_name};
 use async_lock::Mutex;
 use blocks::{Cache, Shared};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};
@@ -153,12 +153,7 @@ struct Caching {
 impl Caching {
     /// The cache of an export, over a disk below that this client may use.
     async fn cache(&self, client: &Client<'_>) -> Result<Arc<Cache>> {
-        let mut export = client.export.to_owned();
-        if export.is_empty()
-            && let Some(default) = self.next.default_export(client).await?
-        {
-            export = default;
-        }
+        let export = export_name(&*self.next, client).await?;
         // Held while the disk is opened: the next client waits for that.
         let mut caches = self.caches.lock().await;
         if let Some(cache) = caches.get(&export)

@@ -10,7 +10,7 @@ mod header;
 mod layer;
 mod tracker;
 
-use crate::common::{control::Control, gate::Gate};
+use crate::common::{control::Control, gate::Gate, wrap::export_name};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result, resize::Resizing};
 use file::Store;
 use header::{Header, name_fault};
@@ -214,12 +214,7 @@ impl Following {
 impl Backend for Following {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         Io::later(async move {
-            let mut export = client.export.to_owned();
-            if export.is_empty()
-                && let Some(default) = self.next.default_export(client).await?
-            {
-                export = default;
-            }
+            let export = export_name(&*self.next, client).await?;
             let next = self.next.open(client).await?;
             let size = next.resizing().map_or(next.facts().size, Resizing::size);
             let follow = self.follow.clone();

@@ -10,7 +10,7 @@ mod layer;
 mod names;
 mod overlay;
 
-use crate::common::on_read::OnRead;
+use crate::common::{on_read::OnRead, wrap::export_name};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};
 use kept::{Leave, Overlays, Where};
 use layer::Layer;
@@ -105,12 +105,7 @@ impl CopyOnWrite {
 impl Backend for CopyOnWrite {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         Io::later(async move {
-            let mut export = client.export.to_owned();
-            if export.is_empty()
-                && let Some(default) = self.next.default_export(client).await?
-            {
-                export = default;
-            }
+            let export = export_name(&*self.next, client).await?;
             let below = Client { read_only: true, ..client.clone() };
             let base = self.next.open(&below).await?;
             Ok(Arc::new(self.layer(client, &export, base)?) as Arc<dyn Disk>)

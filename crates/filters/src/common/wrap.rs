@@ -61,6 +61,16 @@ impl Disk for Stated {
     }
 }
 
+/// The name of the export that a client opens, where the empty one stands for the default below.
+pub(crate) async fn export_name(next: &dyn Backend, client: &Client<'_>) -> Result<String> {
+    if client.export.is_empty()
+        && let Some(default) = next.default_export(client).await?
+    {
+        return Ok(default);
+    }
+    Ok(client.export.to_owned())
+}
+
 /// The most that is looked at in one go when content is compared.
 const LOOK_AT_ONCE: u64 = 1 << 20;
 
