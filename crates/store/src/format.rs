@@ -25,6 +25,9 @@ const ZERO: u64 = 2;
 /// Sizes of blocks, in bytes.
 const BLOCKS: std::ops::RangeInclusive<u64> = 512..=1 << 31;
 
+/// Headers and logs that were ever written: no disk lives to see the last.
+const COUNTS: std::ops::RangeInclusive<u64> = 1..=1 << 62;
+
 /// What a store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -282,6 +285,9 @@ impl Header {
         if size > i64::MAX as u64 {
             return Err(damaged(format_args!("its disk has {size} bytes")));
         }
+        if [generation, epoch].iter().any(|count| !COUNTS.contains(count)) {
+            return Err(damaged("it was written more often than any file can be"));
+        }
         let spare_is_sound = spare == Area::default() || spare.is_sound();
         if !log.is_sound() || log.len == 0 || !spare_is_sound || batches > log.len / GRAIN {
             return Err(damaged("its log has no sound place"));
@@ -364,10 +370,9 @@ pub(crate) fn encode_batch(stamp: Stamp, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The head of a batch: its checksum, stamp and length.
+/// The head of a batch: its checksum, number and length.
 pub(crate) struct BatchHead {
     sum: u32,
-    epoch: u64,
     pub(crate) number: u64,
     /// Of the payload, in bytes.
     pub(crate) len: usize,
@@ -383,7 +388,7 @@ impl BatchHead {
         let (magic, sum) = (r.u32().ok()?, r.u32().ok()?);
         let (of, number, len) = (r.u64().ok()?, r.u64().ok()?, r.u32().ok()? as usize);
         let same = magic == BATCH && of == epoch && r.bytes(4).ok()? == &id.0[..4] && len <= MOST;
-        same.then_some(BatchHead { sum, epoch, number, len })
+        same.then_some(BatchHead { sum, number, len })
     }
 
     /// In whole grains.
@@ -394,7 +399,6 @@ impl BatchHead {
     /// The payload, of a batch that is all there.
     pub(crate) fn payload<'a>(&self, batch: &'a [u8]) -> Option<&'a [u8]> {
         let batch = batch.get(..BATCH_HEAD + self.len)?;
-        debug_assert!(self.epoch > 0);
         (checksum(batch, 4) == self.sum).then(|| &batch[BATCH_HEAD..])
     }
 }
@@ -472,6 +476,14 @@ mod tests {
             let _ = Header::decode(&bytes);
             let _ = Entry::decode_all(&bytes);
             let _ = BatchHead::decode(&bytes, Id([7; 16]), 1);
+        }
+    }
+
+    #[test]
+    fn counts_that_would_overflow_are_refused() {
+        for (generation, epoch) in [(u64::MAX, 2), (3, u64::MAX), (0, 2), (3, 0)] {
+            let header = Header { generation, epoch, ..header(String::new(), None, 1 << 30) };
+            assert!(matches!(Header::decode(&header.encode()), Err(NoHeader::Refused(_))));
         }
     }
 
