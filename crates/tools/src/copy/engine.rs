@@ -17,10 +17,10 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -51,7 +51,7 @@ pub(crate) struct Plan {
 }
 
 /// What goes on beside a copy. It ends only when it fails, and then the copy has failed.
-pub(crate) type Beside<'a> = Pin<Box<dyn Future<Output = Error> + 'a>>;
+pub(crate) type Beside<'a> = Pin<Box<dyn Future<Output = Error> + Send + 'a>>;
 
 /// An opened source and an opened destination, for one worker.
 pub(crate) struct Lane {
@@ -117,7 +117,7 @@ pub(crate) fn copy(
 ) -> Result<()> {
     let regions = Regions::of(wanted, range, lanes.len());
     let failed = AtomicBool::new(false);
-    let workers = |lanes: &[Lane], mut beside: Option<Beside<'_>>| {
+    let workers = |lanes: &[Lane]| {
         let flows: Vec<Flow> = lanes.iter().map(|lane| plan.flow(lane.server.clone())).collect();
         let mut workers = InFlight::new();
         for (lane, flow) in lanes.iter().zip(&flows) {
@@ -125,38 +125,66 @@ pub(crate) fn copy(
             let worker = Worker::new(plan, ends, flow, &regions, watch, &failed);
             workers.push(Box::pin(worker.work()));
         }
-        reactor::block_on(poll_fn(|cx| {
-            if let Some(beside) = &mut beside
-                && let Poll::Ready(e) = beside.as_mut().poll(cx)
-            {
-                failed.store(true, Relaxed);
-                return Poll::Ready(Err(e));
+        reactor::block_on(async {
+            while let Some(outcome) = workers.next().await {
+                outcome?;
             }
-            loop {
-                match workers.poll_next(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(None) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Some(outcome)) => {
-                        if outcome.is_err() {
-                            return Poll::Ready(outcome);
-                        }
-                    }
-                }
-            }
-        }))
+            Ok(())
+        })
     };
     let per_thread = lanes.len().div_ceil(plan.threads.max(1));
     let mut groups = lanes.chunks(per_thread.max(1));
     let own = groups.next().unwrap_or_default();
+    let over = Over::default();
     std::thread::scope(|scope| {
-        let others: Vec<_> = groups.map(|lanes| scope.spawn(|| workers(lanes, None))).collect();
-        let mut outcome = workers(own, beside);
+        // Workers need not ever wait, and those of one thread may end long before the others: it gets its own.
+        let beside = beside.map(|beside| {
+            scope.spawn(|| {
+                let failure = over.unless(beside);
+                failed.fetch_or(failure.is_some(), Relaxed);
+                failure
+            })
+        });
+        let others: Vec<_> = groups.map(|lanes| scope.spawn(|| workers(lanes))).collect();
+        let mut outcome = workers(own);
         for other in others {
             let theirs = other.join().unwrap_or_else(|_| Err(Error::io("a copying thread panicked")));
             outcome = outcome.and(theirs);
         }
-        outcome
+        over.tell();
+        let beside = beside.and_then(|beside| {
+            beside.join().unwrap_or_else(|_| Some(Error::io("what went on beside the copy panicked")))
+        });
+        outcome.and(beside.map_or(Ok(()), Err))
     })
+}
+
+/// Whether a copy is over.
+#[derive(Default)]
+struct Over(Mutex<(bool, Option<Waker>)>);
+
+impl Over {
+    fn tell(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+
+    /// Runs `future` until the copy is over. `None`: it has not ended by then.
+    fn unless<T>(&self, mut future: impl Future<Output = T> + Unpin) -> Option<T> {
+        reactor::block_on(poll_fn(|cx| {
+            {
+                let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.0 {
+                    return Poll::Ready(None);
+                }
+                state.1 = Some(cx.waker().clone());
+            }
+            Pin::new(&mut future).poll(cx).map(Some)
+        }))
+    }
 }
 
 /// Copies what it gets of the regions over one lane.
@@ -254,7 +282,7 @@ impl<'a> Worker<'a> {
     /// Begins as much as may be in flight.
     fn begin(&mut self) -> Result<()> {
         loop {
-            if self.watch.stop.asked() {
+            if self.watch.stop.asked() || self.failed.load(Relaxed) {
                 return Ok(());
             }
             let may_ask = self.plan.requests > 1 || self.flight.is_empty();
@@ -455,5 +483,65 @@ mod tests {
         let watch = Watch::new(Progress::new(Style::Silent, Some(1 << 20)));
         copy(&Plan { threads: 3, ..plan() }, None, from.facts().whole(), &lanes, &watch, None).unwrap();
         assert!(destination.bytes() == bytes);
+    }
+    #[test]
+    fn what_goes_on_beside_does_so_until_the_last_byte_whoever_copies_it() {
+        // One region, and several threads: one of them copies, and never waits while it does.
+        let bytes = islands(1 << 20, 23);
+        let (from, to) = (Fake::new(bytes.clone()).at_once(), Fake::new(vec![1; 1 << 20]).at_once());
+        let ((from, _), (to, destination)) = (from.open(), to.open());
+        let watch = Watch::new(Progress::new(Style::Silent, Some(1 << 20)));
+        for threads in [1, 4] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let from = Arc::new(Held { disk: from.clone(), until: Mutex::new(Some(told)) });
+            let lanes: Vec<Lane> =
+                (0..threads).map(|_| Lane { from: from.clone(), to: to.clone(), server: None }).collect();
+            let beside = async move {
+                reactor::sleep(std::time::Duration::from_millis(20)).await;
+                tell.send(()).unwrap();
+                std::future::pending().await
+            };
+            let plan = Plan { threads, ..plan() };
+            copy(&plan, None, from.facts().whole(), &lanes, &watch, Some(Box::pin(beside))).unwrap();
+            assert!(destination.bytes() == bytes);
+        }
+    }
+
+    #[test]
+    fn when_what_goes_on_beside_fails_the_copy_fails() {
+        let (from, _) = Fake::new(islands(1 << 20, 29)).at_once().open();
+        let (to, _) = Fake::new(vec![1; 1 << 20]).at_once().open();
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let from = Arc::new(Held { disk: from, until: Mutex::new(Some(told)) });
+        let lanes = [Lane { from: from.clone(), to, server: None }];
+        let watch = Watch::new(Progress::new(Style::Silent, Some(1 << 20)));
+        let beside = async move {
+            drop(tell);
+            Error::io("it failed")
+        };
+        let outcome = copy(&plan(), None, from.facts().whole(), &lanes, &watch, Some(Box::pin(beside)));
+        assert_eq!(outcome.unwrap_err().to_string(), "it failed");
+    }
+
+    /// A disk whose first read takes until the other side of the channel has said something, or is gone.
+    struct Held {
+        disk: Arc<dyn Disk>,
+        until: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    }
+
+    impl Disk for Held {
+        fn facts(&self) -> &disk::Facts {
+            self.disk.facts()
+        }
+        fn read(&self, range: Range) -> Io<'_, disk::Data> {
+            if let Some(until) = self.until.lock().unwrap().take() {
+                let outcome = until.recv_timeout(std::time::Duration::from_secs(30));
+                assert_ne!(outcome, Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+            }
+            self.disk.read(range)
+        }
+        fn extents(&self, range: Range, limit: usize) -> Io<'_, Extents> {
+            self.disk.extents(range, limit)
+        }
     }
 }

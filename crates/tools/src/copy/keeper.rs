@@ -39,22 +39,22 @@ impl<'a> Keeper<'a> {
     pub(crate) async fn keep(&self) -> Error {
         loop {
             reactor::sleep(self.interval).await;
+            if self.watch.so_far() == *self.safe.lock().unwrap_or_else(PoisonError::into_inner) {
+                continue;
+            }
             if let Err(e) = self.save().await {
                 return Error::io(format!("{e:#}"));
             }
         }
     }
 
-    /// Does so now.
+    /// Does so now, even if nothing is new.
     ///
     /// # Errors
     /// The destination cannot be flushed, or the checkpoint not be written.
     pub(crate) async fn save(&self) -> Result<()> {
         // In this order: what is copied after the flush began is not safe yet.
         let mut done = self.watch.so_far();
-        if *self.safe.lock().unwrap_or_else(PoisonError::into_inner) == done {
-            return Ok(());
-        }
         for lane in self.lanes.iter().filter(|lane| lane.to.facts().flush) {
             lane.to.flush().await.context("flushing the destination")?;
         }
@@ -90,7 +90,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// The copy ends early: what is safe now is safe.
+    /// The copy ends early: what is safe now is safe, and there is a checkpoint even if that is nothing.
     ///
     /// # Errors
     /// As [`Keeper::save`].
