@@ -108,6 +108,8 @@ impl Header {
             && i64::try_from(self.size).is_ok()
             && self.becoming.is_none_or(|size| i64::try_from(size).is_ok())
             && ordered
+            // So often nobody writes: it can be counted on.
+            && self.turn < 1 << 62
             && self.epoch > 0
             && self
                 .checkpoints
@@ -209,7 +211,7 @@ mod tests {
         let epoch = epoch.max(checkpoints.len() as u32 + 1);
         let in_use = used.then_some(Witness { boot: 1 << 100, mount: 7, inode: 8 });
         Header {
-            turn,
+            turn: turn >> 2,
             granule: 65536,
             size,
             becoming: used.then_some(5),
@@ -247,6 +249,13 @@ mod tests {
             prop_assert!(Header::decode(&bytes).is_err());
             let _ = Header::decode(&framed(&bytes));
         }
+    }
+
+    #[test]
+    fn a_turn_that_could_not_be_followed_by_another_is_refused() {
+        let slot = header(vec![], (3, 4, 5), false);
+        let slot = Header { turn: u64::MAX, ..slot }.encode().unwrap();
+        assert!(Header::decode(&slot).is_err());
     }
 
     #[test]
