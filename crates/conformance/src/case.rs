@@ -1,7 +1,7 @@
 //! What a component is checked with, and what is expected of it.
 
 use crate::fake::Fake;
-use disk::{Backend, Disk, FilterEntry, PluginEntry, Result};
+use disk::{Backend, Disk, Facts, FilterEntry, PluginEntry, Result};
 use params::Args;
 use std::{any::Any, sync::Arc};
 
@@ -31,7 +31,11 @@ pub struct Case {
     pub(crate) read_only: bool,
     pub(crate) needs: Option<&'static str>,
     pub(crate) with: Option<With>,
+    pub(crate) content: Option<fn(&Facts) -> Content>,
 }
+
+/// Bytes of a disk, each with its offset.
+pub type Content = Vec<(u64, Vec<u8>)>;
 
 /// Makes the parameters that a case needs anew each time, and what must live as long as its backend.
 pub(crate) type With = Box<dyn Fn() -> (Vec<(String, String)>, Box<dyn Any + Send>) + Send + Sync>;
@@ -40,7 +44,8 @@ impl Case {
     /// The component of this name, with these parameters.
     pub fn new(name: &'static str, args: &[(&'static str, &str)], expect: Expect) -> Case {
         let args = args.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        Case { name, args, expect, own_storage: false, read_only: false, needs: None, with: None }
+        let (own_storage, read_only) = (false, false);
+        Case { name, args, expect, own_storage, read_only, needs: None, with: None, content: None }
     }
 
     /// Writes stay in the filter: a flush says nothing about the disk below.
@@ -64,6 +69,11 @@ impl Case {
         make: impl Fn() -> (Vec<(String, String)>, Box<dyn Any + Send>) + Send + Sync + 'static,
     ) -> Case {
         Case { with: Some(Box::new(make)), ..self }
+    }
+
+    /// Bytes that a filter must find on the disk below, which has these facts, and where: a partition table.
+    pub fn over_content(self, content: fn(&Facts) -> Content) -> Case {
+        Case { content: Some(content), ..self }
     }
 
     /// As checks are named: `memory size=1M`.
@@ -92,6 +102,9 @@ impl Case {
     /// A filter's backend over a fake disk.
     pub(crate) fn filter(&self, entry: &'static FilterEntry, below: Fake) -> Result<Subject> {
         let (all, keep) = self.arguments();
+        if let Some(content) = self.content {
+            content(below.facts()).iter().for_each(|(at, bytes)| below.put(*at, bytes));
+        }
         let mut args = all.clone();
         let backend = entry.start(&mut args, below.backend())?;
         args.finish(&[(self.name, entry.about.params)])?;

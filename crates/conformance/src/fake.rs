@@ -97,6 +97,14 @@ impl Fake {
         Fake::from_parts(self.0.facts.clone(), medium, allocated, state.stable.clone())
     }
 
+    /// Puts bytes there, as if they had been written and flushed long ago.
+    pub fn put(&self, at: u64, bytes: &[u8]) {
+        let range = Range::new(at, bytes.len() as u64);
+        self.0.medium.write(at as usize, bytes);
+        self.0.allocate(range, true);
+        self.0.keep(&mut self.0.lock().stable, range);
+    }
+
     /// What it offers.
     pub fn facts(&self) -> &Facts {
         &self.0.facts

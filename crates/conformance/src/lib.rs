@@ -15,7 +15,7 @@ mod model;
 mod random;
 mod run;
 
-pub use case::{Case, Expect, Subject};
+pub use case::{Case, Content, Expect, Subject};
 pub use fake::Fake;
 pub use model::{Answer, Model, Step};
 pub use random::Random;

@@ -1,9 +1,10 @@
 //! Every filter passes the conformance kit, over several kinds of disks.
 
 use conformance::{
-    Case,
+    Case, Content,
     Expect::{Model, ReadOnly, Verifying},
 };
+use disk::Facts;
 use filters::FILTERS;
 use std::{any::Any, process::ExitCode};
 
@@ -99,8 +100,9 @@ fn main() -> ExitCode {
             Case::new("offset", &[("offset", "4096"), ("range", "200K")], Model),
             Case::new("offset", &[("offset", "512")], Model),
             Case::new("openonce", &[], Model),
-            // What it makes of a disk is what `offset` makes; but the disks here have no partitions.
-            Case::new("partition", &[("partition", "1")], Model).needing(Some("a disk with partitions")),
+            Case::new("partition", &[("partition", "1")], Model).over_content(one_partition),
+            Case::new("partition", &[("partition", "5"), ("partition-sectorsize", "512")], Model)
+                .over_content(a_logical_partition),
             Case::new("pause", &[], Model).with(|| file("pause-control")),
             // Of the first disk below; over the others it is not used.
             Case::new("prefetch", &[("prefetch-parallel", "2")], Model).with(|| boot((300 << 10) + 123)),
@@ -156,6 +158,28 @@ fn list(key: &str, text: &str) -> (Vec<(String, String)>, Box<dyn Any + Send>) {
     let (params, dir) = file(key);
     std::fs::write(&params[0].1, text).expect("the file can be written");
     (params, dir)
+}
+
+/// An MBR with a partition from sector 8 to nearly the end, as a disk has it that was partitioned long ago.
+fn one_partition(facts: &Facts) -> Content {
+    vec![(0, table(&[(0x83, 8, facts.size / 512 - 9)]))]
+}
+
+/// An MBR whose extended partition holds one of the odd size of 399 sectors.
+fn a_logical_partition(_: &Facts) -> Content {
+    vec![(0, table(&[(5, 63, 420)])), (63 * 512, table(&[(0x83, 3, 399)]))]
+}
+
+/// A sector with a partition table of these kinds, beginnings and lengths.
+fn table(partitions: &[(u8, u32, u64)]) -> Vec<u8> {
+    let mut sector = vec![0; 512];
+    for (entry, (kind, start, count)) in sector[446..510].chunks_exact_mut(16).zip(partitions) {
+        entry[4] = *kind;
+        entry[8..12].copy_from_slice(&start.to_le_bytes());
+        entry[12..].copy_from_slice(&(*count as u32).to_le_bytes());
+    }
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
 }
 
 /// A trace of a disk of this size: every block, from the last to the first.
