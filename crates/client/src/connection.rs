@@ -160,6 +160,23 @@ impl Connection {
         &self.inner.stream
     }
 
+    /// The end of all writes, zeroes and trims that are in flight now although their tickets were dropped; `None` where
+    /// there are none. Until then they may take effect, also over what is written meanwhile: a server may carry out in any
+    /// order what is in flight at once, and its flush waits only for what it has answered.
+    pub fn settled(&self) -> Option<impl Future<Output = ()> + Send + '_> {
+        let mut before = lock(&self.inner.slots).unsettled();
+        if before.is_empty() {
+            return None;
+        }
+        Some(std::future::poll_fn(move |cx| {
+            if lock(&self.inner.slots).has_settled(&mut before, cx.waker()) {
+                return Poll::Ready(());
+            }
+            reactor::watch(&self.driver);
+            Poll::Pending
+        }))
+    }
+
     /// Wait until everything in flight is answered, then tell the server that the session is over.
     /// Later requests fail.
     ///
@@ -237,7 +254,10 @@ impl Inner {
             };
             any = true;
             let mut wakers = std::mem::take(&mut inbox.wakers);
-            let decoded = inbox.decode(&mut lock(&self.slots), &self.counts, &mut wakers);
+            let mut slots = lock(&self.slots);
+            let decoded = inbox.decode(&mut slots, &self.counts, &mut wakers);
+            slots.take_settled(&mut wakers);
+            drop(slots);
             wakers.drain(..).for_each(Waker::wake);
             inbox.wakers = wakers;
             if self.counts.finite() == 0 {

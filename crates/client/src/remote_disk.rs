@@ -230,18 +230,23 @@ impl RemoteDisk {
     ) -> Result<()> {
         let mut parts = Range::new(ask.offset, ask.length).split_at_multiples(longest);
         let mut flying: VecDeque<Ticket<'_>> = VecDeque::new();
+        let mut outcome = Ok(());
         loop {
-            while flying.len() < PARTS
+            while outcome.is_ok()
+                && flying.len() < PARTS
                 && let Some(part) = parts.next()
             {
                 let data = payload.as_ref().map(|data| data.slice(part.start - ask.offset, part.len));
                 let ask = Ask { offset: part.start, length: part.len, ..ask };
-                flying.push_back(self.submit(ask, data.as_ref())?);
+                match self.submit(ask, data.as_ref()) {
+                    Ok(ticket) => flying.push_back(ticket),
+                    Err(e) => outcome = Err(e),
+                }
             }
-            match flying.pop_front() {
-                Some(ticket) => take(ticket.await?)?,
-                None => return Ok(()),
-            }
+            // Also after a failure all are awaited: what was answered is over, and somebody may write there again.
+            let Some(ticket) = flying.pop_front() else { return outcome };
+            let answer = ticket.await;
+            outcome = outcome.and_then(|()| take(answer?));
         }
     }
 
@@ -379,7 +384,17 @@ impl Disk for RemoteDisk {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        self.command(ask(Command::Flush, CommandFlags::NONE, Range::new(0, 0)), self.effect, None)
+        let ask = ask(Command::Flush, CommandFlags::NONE, Range::new(0, 0));
+        let unsettled: Vec<_> = self.links.iter().filter_map(|link| link.connection.settled()).collect();
+        if unsettled.is_empty() {
+            return self.command(ask, self.effect, None);
+        }
+        Io::later(async move {
+            for settled in unsettled {
+                settled.await;
+            }
+            self.command(ask, self.effect, None).await
+        })
     }
 
     fn cache(&self, range: Range) -> Io<'_, ()> {

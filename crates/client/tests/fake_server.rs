@@ -4,7 +4,7 @@ use client::{
     Connection, RemoteDisk,
     connection::{Answer, Ask},
 };
-use disk::{Data, Disk, Errno, Kind, Range, Result, WriteFlags};
+use disk::{Data, Disk, Errno, Kind, Range, Result, WriteFlags, ZeroFlags};
 use net::{How, Stream, Wait};
 use proto::{
     ChunkHeader, ChunkType, Command, CommandFlags, Context, Extent, ReplyFlags, ReplyStyle, ReplyTo, Request,
@@ -14,6 +14,9 @@ use proto::{
     meta_context::BASE_ALLOCATION,
 };
 use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -315,6 +318,92 @@ fn a_dropped_request_is_still_sent_and_its_answer_is_read_away() {
     reactor::block_on(disk.disconnect()).unwrap();
     // Whichever end is heard of first.
     assert!(disk.read(range(0, 4)).wait().is_err());
+    drop(disk);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_flush_waits_for_the_writes_whose_requests_were_dropped_and_for_no_others() {
+    let (disk, server) = disk(ReplyStyle::Structured, |s| {
+        let changes: Vec<Request> = (0..4).map(|_| s.next()).collect();
+        let commands: Vec<Command> = changes.iter().map(|r| r.command).collect();
+        assert_eq!(commands, [Command::Write, Command::WriteZeroes, Command::Trim, Command::Write]);
+        for dropped in [2, 0, 1] {
+            // The flush was asked for before this read.
+            let read = s.next();
+            assert_eq!(read.command, Command::Read);
+            s.send(|out| {
+                s.reply(&changes[dropped]).done(out);
+                s.reply(&read).hole(out, true, read.offset, read.length as u32);
+            });
+        }
+        let flush = s.next();
+        assert_eq!(flush.command, Command::Flush);
+        s.send(|out| {
+            s.reply(&flush).done(out);
+            s.reply(&changes[3]).done(out);
+        });
+        s.rest();
+    });
+    drop(disk.write(0, Data::copy_from(b"dropped"), WriteFlags::default()));
+    drop(disk.zero(range(0, 4096), ZeroFlags::default()));
+    drop(disk.trim(range(0, 4096), WriteFlags::default()));
+    let kept = disk.write(8192, Data::copy_from(b"kept"), WriteFlags::default());
+    let mut flush = disk.flush();
+    reactor::block_on(async {
+        for _ in 0..3 {
+            let poll = poll_fn(|cx| Poll::Ready(Pin::new(&mut flush).poll(cx)));
+            assert!(poll.await.is_pending());
+            disk.read(range(0, 512)).await.unwrap();
+        }
+        flush.await.unwrap();
+        kept.await.unwrap();
+    });
+    drop(disk);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_flush_does_not_wait_for_dropped_writes_of_a_connection_that_broke() {
+    let (disk, server) = disk(ReplyStyle::Structured, |s| {
+        s.next();
+        s.next();
+        let _ = s.stream.shutdown(How::Both);
+    });
+    drop(disk.write(0, Data::copy_from(b"dropped"), WriteFlags::default()));
+    let flush = disk.flush();
+    let read = disk.read(range(0, 512));
+    let waited =
+        reactor::block_on(reactor::timeout(Duration::from_secs(30), async { (flush.await, read.await) }));
+    let (flush, read) = waited.expect("both are answered");
+    assert_eq!(flush.unwrap_err().to_string(), read.unwrap_err().to_string());
+    server.join().unwrap();
+}
+
+#[test]
+fn a_long_write_that_fails_is_answered_when_all_its_parts_are() {
+    let (disk, server) = disk(ReplyStyle::Structured, |s| {
+        let parts: Vec<Request> = (0..5).map(|_| s.next()).collect();
+        s.send(|out| s.reply(&parts[0]).error(out, proto::Errno::ENOSPC, ""));
+        for part in [4, 3, 2, 1] {
+            let read = s.next();
+            assert_eq!(read.command, Command::Read);
+            s.send(|out| {
+                s.reply(&read).hole(out, true, read.offset, read.length as u32);
+                s.reply(&parts[part]).done(out);
+            });
+        }
+        s.rest();
+    });
+    let mut trim = disk.trim(range(0, 5 << 30), WriteFlags::default());
+    reactor::block_on(async {
+        for _ in 0..4 {
+            let poll = poll_fn(|cx| Poll::Ready(Pin::new(&mut trim).poll(cx)));
+            assert!(poll.await.is_pending());
+            disk.read(range(0, 512)).await.unwrap();
+        }
+        assert_eq!(trim.await.unwrap_err().errno(), Errno::NOSPC);
+    });
     drop(disk);
     server.join().unwrap();
 }

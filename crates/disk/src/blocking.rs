@@ -1,7 +1,7 @@
 //! The simplest way to write a disk: plain blocking calls, run on threads where they may block.
 
 use crate::{
-    Data, Disk, Extents, Facts, Io, Range, WriteFlags, ZeroFlags,
+    Data, Disk, Extents, Facts, Io, Range, WriteFlags, Writes, ZeroFlags,
     error::{Errno, Error, Result},
 };
 use std::sync::Arc;
@@ -80,42 +80,54 @@ fn unsupported(what: &str) -> Error {
 }
 
 /// Makes a [`Disk`] of a [`BlockingDisk`].
-pub struct Blocking<D>(Arc<D>);
+pub struct Blocking<D> {
+    disk: Arc<D>,
+    writes: Arc<Writes>,
+}
 
 impl<D: BlockingDisk> Blocking<D> {
     /// Runs the requests of `disk` on the pool for blocking work.
     pub fn new(disk: D) -> Self {
-        Blocking(Arc::new(disk))
+        Blocking { disk: Arc::new(disk), writes: Arc::default() }
     }
 
     fn run<T: Send + 'static>(&self, call: impl FnOnce(&D) -> Result<T> + Send + 'static) -> Io<'_, T> {
-        let disk = self.0.clone();
+        let disk = self.disk.clone();
         let work = reactor::unblock(move || call(&disk));
         Io::later(async move { work.await? })
+    }
+
+    fn change(&self, call: impl FnOnce(&D) -> Result<()> + Send + 'static) -> Io<'_, ()> {
+        let write = self.writes.begin();
+        self.run(move |disk| {
+            let outcome = call(disk);
+            drop(write);
+            outcome
+        })
     }
 }
 
 impl<D: BlockingDisk> Disk for Blocking<D> {
     fn facts(&self) -> &Facts {
-        self.0.facts()
+        self.disk.facts()
     }
     fn read(&self, r: Range) -> Io<'_, Data> {
         self.run(move |d| Data::try_fill(r.len as usize, |b| d.read(r.start, b)))
     }
     fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
-        self.run(move |d| {
+        self.change(move |d| {
             let data = data.contiguous();
             d.write(at, data.as_bytes().expect("contiguous data has bytes"), flags)
         })
     }
     fn zero(&self, r: Range, flags: ZeroFlags) -> Io<'_, ()> {
-        self.run(move |d| d.zero(r, flags))
+        self.change(move |d| d.zero(r, flags))
     }
     fn trim(&self, r: Range, flags: WriteFlags) -> Io<'_, ()> {
-        self.run(move |d| d.trim(r, flags))
+        self.change(move |d| d.trim(r, flags))
     }
     fn flush(&self) -> Io<'_, ()> {
-        self.run(|d| d.flush())
+        self.writes.flush(|| self.run(|d| d.flush()))
     }
     fn cache(&self, r: Range) -> Io<'_, ()> {
         self.run(move |d| d.cache(r))

@@ -10,8 +10,7 @@ use std::{
 /// The outcome of a request.
 ///
 /// A request that can be answered now allocates nothing, through any number of filters; one that must wait costs
-/// one box, at the layer that waits. Dropping an `Io` abandons the answer, not the write: `flush` waits for writes
-/// in flight.
+/// one box, at the layer that waits. Dropping an `Io` abandons the answer, not the write: see [`crate::Disk`].
 #[must_use = "a request that must wait does nothing until its `Io` is awaited"]
 pub enum Io<'a, T> {
     /// Answered.

@@ -27,6 +27,7 @@ pub mod shapes;
 #[allow(unsafe_code)]
 pub mod shared;
 mod wish;
+mod writes;
 
 pub use backend::{Backend, Certificate, Client, Export, Peer, ThreadModel};
 pub use buf::{BufMut, release_idle_buffers};
@@ -39,3 +40,4 @@ pub use range::Range;
 pub use registry::{Filter, FilterEntry, Plugin, PluginEntry};
 pub use shapes::{again::Again, around::Around, window::Window};
 pub use wish::Wish;
+pub use writes::Writes;

@@ -11,7 +11,7 @@ mod packed;
 mod store;
 
 use disk::{
-    Backend, Client, Data, Disk, Errno, Error, Extents, Facts, Io, Plugin, Range, Result, WriteFlags,
+    Backend, Client, Data, Disk, Errno, Error, Extents, Facts, Io, Plugin, Range, Result, WriteFlags, Writes,
     ZeroFlags, resize, shared::Place,
 };
 use params::{Kind, Params, Size, Value, Wrong};
@@ -190,12 +190,13 @@ impl Backend for MemoryBackend {
 struct MemoryDisk {
     facts: Facts,
     store: Arc<Store>,
+    writes: Arc<Writes>,
 }
 
 impl MemoryDisk {
     fn new(store: Store) -> Self {
         let facts = Facts::capable(store.size());
-        MemoryDisk { facts, store: Arc::new(store) }
+        MemoryDisk { facts, store: Arc::new(store), writes: Arc::default() }
     }
 
     fn zero_or_trim(&self, range: Range, may_trim: bool) -> Io<'_, ()> {
@@ -203,9 +204,12 @@ impl MemoryDisk {
             self.store.zero(range, may_trim);
             return Io::ok(());
         }
-        let store = self.store.clone();
+        let (store, write) = (self.store.clone(), self.writes.begin());
         // The work begins here, so that dropping the `Io` does not undo it.
-        let work = reactor::unblock(move || store.zero(range, may_trim));
+        let work = reactor::unblock(move || {
+            store.zero(range, may_trim);
+            drop(write);
+        });
         Io::later(async move { Ok(work.await?) })
     }
 }
@@ -229,7 +233,7 @@ impl Disk for MemoryDisk {
         self.zero_or_trim(range, true)
     }
     fn flush(&self) -> Io<'_, ()> {
-        Io::ok(())
+        self.writes.flush(|| Io::ok(()))
     }
     fn cache(&self, _: Range) -> Io<'_, ()> {
         Io::ok(())
@@ -265,6 +269,14 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_flush_waits_for_zeroes_that_nobody_waits_for() {
+        let disk = model::open::<Memory>(&[("size", "1G")]).unwrap();
+        disk.write(1 << 29, Data::copy_from(b"data"), WriteFlags::default()).wait().unwrap();
+        model::flush_waits_for(&*disk, || disk.trim(disk.facts().whole(), WriteFlags::default()));
+        assert_eq!(model::bytes(&*disk, 1 << 29, 4), [0; 4]);
     }
 
     #[test]

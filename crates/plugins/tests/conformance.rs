@@ -71,7 +71,8 @@ fn main() -> ExitCode {
             Case::new("memory", &[("size", "100001"), ("allocator", "zstd")], Model).needing(no_zstd),
             Case::new("memory", &[("size", "4M"), ("allocator", "zstd,hot=1")], Model).needing(no_zstd),
             Case::new("memory", &[("size", "7E"), ("allocator", "zstd")], Model).needing(no_zstd),
-            Case::new("nbd", &[], Model).with(served_memory).needing(nbdkit),
+            Case::new("nbd", &[], Model).with(|| served_memory(&[])).needing(nbdkit),
+            Case::new("nbd", &[("shared", "true")], Model).with(slow_memory).needing(nbdkit),
             Case::new("nbd", &[("export", "file")], Model).with(served_file).needing(qemu),
             Case::new("null", &[("size", "1M")], Discarding),
             Case::new("null", &[("size", "9223372036854775807")], Discarding),
@@ -221,13 +222,18 @@ fn memory_by_python() -> Made {
     (args.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(), Box::new(dir))
 }
 
+/// As [`served_memory`]; writes take their time, and a flush of that server waits for none.
+fn slow_memory() -> Made {
+    served_memory(&["--filter=delay", "wdelay=3ms"])
+}
+
 /// A memory disk served by another project's server.
-fn served_memory() -> Made {
+fn served_memory(more: &[&str]) -> Made {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| dir.path().join(name).display().to_string();
     // The process file is written once clients can connect.
     let options = ["--foreground", "--exit-with-parent", "--unix", &at("sock"), "--pidfile", &at("pid")];
-    let server = started(Command::new("nbdkit").args(options).args(["memory", "1M"]), dir.path());
+    let server = started(Command::new("nbdkit").args(options).args(["memory", "1M"]).args(more), dir.path());
     (vec![("socket".to_owned(), at("sock"))], Box::new((server, dir)))
 }
 

@@ -7,6 +7,7 @@ use super::{
 use disk::{Error, Result};
 use proto::{Command, Request};
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::Waker,
 };
@@ -63,6 +64,12 @@ pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
     dead: Option<Error>,
+    /// The cookies of writes that nobody awaits any more, although the server still works on them.
+    unsettled: BTreeSet<u64>,
+    /// Who waits for the end of some of those.
+    settling: Vec<Waker>,
+    /// Of `settling`: to be woken when the slots are no longer locked.
+    settled: Vec<Waker>,
 }
 
 /// A place for one request at a time. Its parts are written where they are, not moved about: requests are many.
@@ -146,9 +153,32 @@ impl Slots {
         slot.phase = Phase::Done;
         if slot.abandoned {
             let _ = self.take(cookie); // as its owner would have
+            if self.unsettled.remove(&cookie) {
+                self.settled.append(&mut self.settling);
+            }
             return Ok(None);
         }
         Ok(slot.waker.take())
+    }
+
+    /// Adds whom to wake since the last write came to its end that nobody awaited.
+    #[inline]
+    pub(super) fn take_settled(&mut self, wakers: &mut Vec<Waker>) {
+        wakers.append(&mut self.settled);
+    }
+
+    /// The writes that nobody awaits any more, although the server still works on them.
+    pub(super) fn unsettled(&self) -> BTreeSet<u64> {
+        self.unsettled.clone()
+    }
+
+    /// Takes out of `before` what has come to its end. Says whether that was all, or else wakes the waker when more has.
+    pub(super) fn has_settled(&mut self, before: &mut BTreeSet<u64>, waker: &Waker) -> bool {
+        before.retain(|cookie| self.unsettled.contains(cookie));
+        if !before.is_empty() {
+            self.settling.push(waker.clone());
+        }
+        before.is_empty()
     }
 
     /// The answer, if it is there; it can be taken once.
@@ -188,6 +218,9 @@ impl Slots {
         let Some(slot) = self.slot(cookie, Phase::Waiting) else { return false };
         slot.abandoned = true;
         slot.waker = None;
+        if matches!(slot.pending.request.command, Command::Write | Command::WriteZeroes | Command::Trim) {
+            self.unsettled.insert(cookie);
+        }
         true
     }
 
@@ -211,6 +244,8 @@ impl Slots {
             }
         }
         self.dead = Some(error);
+        self.unsettled.clear();
+        wakers.append(&mut self.settling);
         wakers
     }
 

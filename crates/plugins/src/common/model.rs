@@ -1,8 +1,12 @@
 //! For tests: random requests to a disk, and the same to a `Vec<u8>`.
 
-use disk::{Backend, Client, Data, Disk, Plugin, Range, WriteFlags, ZeroFlags};
+use disk::{Backend, Client, Data, Disk, Io, Plugin, Range, WriteFlags, ZeroFlags};
 use params::Args;
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Condvar, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 /// Opens the disk of a plugin with these arguments.
 pub(crate) fn open<P: Plugin>(args: &[(&str, &str)]) -> disk::Result<Arc<dyn Disk>> {
@@ -16,6 +20,31 @@ pub(crate) fn open<P: Plugin>(args: &[(&str, &str)]) -> disk::Result<Arc<dyn Dis
 /// Reads as bytes.
 pub(crate) fn bytes(disk: &dyn Disk, start: u64, len: u64) -> Vec<u8> {
     disk.read(Range::new(start, len)).wait().unwrap().to_vec()
+}
+
+/// Asks for something that the pool does, drops it before it can begin, and flushes: that must not end before it is done.
+pub(crate) fn flush_waits_for<'a>(disk: &'a dyn Disk, request: impl FnOnce() -> Io<'a, ()> + Send) {
+    // More than the pool does at once for one thread.
+    const MANY: usize = 500;
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let stuck = gate.clone();
+    let ask = move || {
+        for _ in 0..MANY {
+            let gate = stuck.clone();
+            drop(reactor::unblock(move || drop(gate.1.wait_while(gate.0.lock().unwrap(), |open| !*open))));
+        }
+        drop(request());
+    };
+    thread::scope(|scope| {
+        scope.spawn(ask).join().unwrap();
+        let (ended, end) = mpsc::channel();
+        scope.spawn(move || ended.send(disk.flush().wait()));
+        let early = end.recv_timeout(Duration::from_millis(200)).is_ok();
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        assert!(!early, "the flush was over before the write");
+        end.recv_timeout(Duration::from_secs(60)).expect("it ends").unwrap();
+    });
 }
 
 /// A small generator of numbers, good enough for tests.

@@ -17,18 +17,24 @@ pub(crate) async fn each_part<'a, T: Send + 'a>(
     part: impl Fn(Range) -> Part<'a, T>,
 ) -> Result<Vec<T>> {
     let mut parts = range.split_at_multiples(step).enumerate();
-    let (mut under_way, mut done) = (InFlight::new(), Vec::new());
+    let (mut under_way, mut done, mut failed) = (InFlight::new(), Vec::new(), None);
     loop {
-        let more: Vec<(usize, Range)> = parts.by_ref().take(PARTS - under_way.len()).collect();
+        let room = if failed.is_none() { PARTS - under_way.len() } else { 0 };
+        let more: Vec<(usize, Range)> = parts.by_ref().take(room).collect();
         // What was pushed last is polled first, and the device shall see them in their order.
         for (i, range) in more.into_iter().rev() {
             let part = part(range);
             under_way.push(Box::pin(async move { Ok::<_, disk::Error>((i, part.await?)) }));
         }
         match under_way.next().await {
-            Some(outcome) => done.push(outcome?),
+            Some(Ok(part)) => done.push(part),
+            // The others are awaited all the same: what was answered is over, and somebody may write there again.
+            Some(Err(e)) => failed = failed.or(Some(e)),
             None => break,
         }
+    }
+    if let Some(e) = failed {
+        return Err(e);
     }
     done.sort_unstable_by_key(|(i, _)| *i);
     Ok(done.into_iter().map(|(_, outcome)| outcome).collect())
@@ -51,6 +57,7 @@ pub(crate) fn aligned(data: Data, alignment: usize) -> Data {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[test]
     fn parts_come_back_in_order_however_long_each_takes() {
@@ -68,6 +75,25 @@ mod tests {
         assert!(
             !is_one_part(range, 8) && is_one_part(Range::new(8, 8), 8) && !is_one_part(Range::new(8, 9), 8)
         );
+    }
+
+    #[test]
+    fn a_failure_is_told_when_no_part_is_under_way_any_more() {
+        let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let part = |part: Range| -> Part<'_, ()> {
+            begun.fetch_add(1, Relaxed);
+            let ended = &ended;
+            Box::pin(async move {
+                for _ in 0..part.start {
+                    reactor::yield_now().await;
+                }
+                ended.fetch_add(1, Relaxed);
+                if part.start == 0 { Err(disk::Error::io("the first one fails")) } else { Ok(()) }
+            })
+        };
+        let failed = reactor::block_on(each_part(Range::new(0, 1000), 8, part)).unwrap_err();
+        assert_eq!(failed.to_string(), "the first one fails");
+        assert_eq!((begun.into_inner(), ended.into_inner()), (PARTS, PARTS));
     }
 
     #[test]

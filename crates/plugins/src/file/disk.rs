@@ -2,7 +2,9 @@
 
 use super::{Cache, Fadvise, Manner, device::Device, input::Unfinished, uring::Ring};
 use crate::common::parts::aligned;
-use ::disk::{Blocks, Data, Disk, Error, Extents, Facts, Io, Kind, Range, Result, WriteFlags, ZeroFlags};
+use ::disk::{
+    Blocks, Data, Disk, Error, Extents, Facts, Io, Kind, Range, Result, WriteFlags, Writes, ZeroFlags,
+};
 use rustix::{
     fs::{Advice, AtFlags, FileType, SeekFrom, StatxFlags, fadvise, fstat, ftruncate, seek, statx},
     io::Errno,
@@ -39,6 +41,8 @@ pub(super) struct Open {
     /// Lies within one run of data. File systems that keep no list of runs look at every page to find the end of
     /// one, so it is remembered. (Holes are not: another process may fill them.)
     data_run: Mutex<Range>,
+    /// Those on the pool.
+    writes: Arc<Writes>,
 }
 
 /// A file somebody opened.
@@ -108,6 +112,7 @@ impl FileDisk {
             direct,
             ring: OnceLock::new(),
             data_run: Mutex::new(Range::new(0, 0)),
+            writes: Arc::default(),
             fd,
         })))
     }
@@ -174,6 +179,16 @@ impl FileDisk {
         Io::later(async move { work.await? })
     }
 
+    /// As [`FileDisk::unblock`]; a flush waits for it.
+    fn unblock_write(&self, work: impl FnOnce(&Open) -> Result<()> + Send + 'static) -> Io<'static, ()> {
+        let write = self.0.writes.begin();
+        self.unblock(move |open| {
+            let outcome = work(open);
+            drop(write);
+            outcome
+        })
+    }
+
     /// Here when it is quick, on the pool when it may take a while.
     fn change(
         &self,
@@ -184,7 +199,7 @@ impl FileDisk {
         if quick && !fua {
             return change(&self.0).into();
         }
-        self.unblock(move |open| {
+        self.unblock_write(move |open| {
             change(open)?;
             if fua { open.flush() } else { Ok(()) }
         })
@@ -207,7 +222,7 @@ impl Disk for FileDisk {
             return Io::later(ring.write(at, aligned(data, alignment), flags.fua));
         }
         if flags.fua || self.0.direct.is_some() {
-            return self.unblock(move |open| {
+            return self.unblock_write(move |open| {
                 if flags.fua { open.write_stable(at, &data) } else { open.write(at, &data) }
             });
         }
@@ -226,7 +241,7 @@ impl Disk for FileDisk {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        let flushed = || self.unblock(|open| open.flush());
+        let flushed = || self.0.writes.flush(|| self.unblock(|open| open.flush()));
         // Only writes past the cache go through the ring.
         match self.0.ring.get().and_then(Option::as_ref).filter(|_| self.0.direct.is_some()) {
             Some(ring) => Io::later(async move {

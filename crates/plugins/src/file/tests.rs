@@ -34,6 +34,19 @@ fn random_requests_leave_what_a_vector_would_hold() {
 }
 
 #[test]
+fn a_flush_waits_for_what_nobody_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = serve(&sparse_file(dir.path(), 1 << 20), &[]);
+    let fua = WriteFlags { fua: true };
+    disk.write(0, Data::copy_from(&[1; 4096]), fua).wait().unwrap();
+    model::flush_waits_for(&*disk, || disk.write(0, Data::copy_from(b"later"), fua));
+    assert_eq!(model::bytes(&*disk, 0, 6), b"later\x01");
+    let zero = ZeroFlags { fua: true, ..Default::default() };
+    model::flush_waits_for(&*disk, || disk.zero(Range::new(0, 512), zero));
+    assert_eq!(model::bytes(&*disk, 0, 512), [0; 512]);
+}
+
+#[test]
 fn holes_are_found_and_punched() {
     let dir = tempfile::tempdir().unwrap();
     let disk = serve(&sparse_file(dir.path(), 64 << 20), &[]);

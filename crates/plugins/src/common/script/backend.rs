@@ -5,9 +5,11 @@ use super::{
     answer::{Control, Outcome},
     disk::ScriptDisk,
     lists,
-    order::{Order, Writes},
+    order::Order,
 };
-use ::disk::{Backend, Client, Disk, Error, Export, Io, Result, ThreadModel, Wish, registry::Described};
+use ::disk::{
+    Backend, Client, Disk, Error, Export, Io, Result, ThreadModel, Wish, Writes, registry::Described,
+};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tempfile::TempDir;
 
@@ -150,12 +152,12 @@ impl Script {
             Order::Free(writes) => Some(writes.clone()),
             Order::Line(_) => None,
         };
-        let before = writes.as_ref().filter(|_| method == "flush").and_then(|writes| writes.now());
+        let before = writes.as_ref().filter(|_| method == "flush").and_then(Writes::before);
         let write =
             writes.as_ref().filter(|_| matches!(method, "pwrite" | "zero" | "trim")).map(Writes::begin);
         let work = order.run(move || {
-            if let (Some(writes), Some(number)) = (writes, before) {
-                writes.wait_for(number);
+            if let Some(before) = before {
+                reactor::block_on(before);
             }
             let answer = there.how.ask(&call);
             drop(write);

@@ -1,67 +1,13 @@
 //! Which requests of a script wait for which, also when whoever asked has stopped waiting.
 
-use disk::ThreadModel;
+use disk::{ThreadModel, Writes};
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
-
-/// The writes under way of all clients: a flush waits for those that began before it.
-#[derive(Default)]
-pub(crate) struct Writes {
-    state: Mutex<State>,
-    one_ended: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    next: u64,
-    under_way: BTreeSet<u64>,
-}
-
-/// A write under way.
-pub(super) struct Write {
-    of: Arc<Writes>,
-    number: u64,
-}
-
-impl Writes {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn begin(self: &Arc<Self>) -> Write {
-        let mut state = self.lock();
-        let number = state.next;
-        state.next += 1;
-        state.under_way.insert(number);
-        Write { of: self.clone(), number }
-    }
-
-    /// Writes that begin from now on have this number or a higher one; `None` where none is under way now.
-    pub(super) fn now(&self) -> Option<u64> {
-        let state = self.lock();
-        (!state.under_way.is_empty()).then_some(state.next)
-    }
-
-    /// Waits until all writes below that number have ended.
-    pub(super) fn wait_for(&self, number: u64) {
-        let mut state = self.lock();
-        while state.under_way.first().is_some_and(|first| *first < number) {
-            state = self.one_ended.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Drop for Write {
-    fn drop(&mut self) {
-        self.of.lock().under_way.remove(&self.number);
-        self.of.one_ended.notify_all();
-    }
-}
 
 /// Calls that must not run at the same time: they stand in line. At most one thread of the pool works for a line, so
 /// that those who wait never keep the one from running for whom they wait.
@@ -172,7 +118,7 @@ impl<T> Future for Promise<T> {
 /// How the calls of disks wait for each other.
 #[derive(Clone)]
 pub(crate) enum Order {
-    /// Not at all, but for flushes.
+    /// Not at all, but for flushes: they wait for the writes of all clients that began before.
     Free(Arc<Writes>),
     Line(Arc<Line>),
 }
@@ -238,23 +184,6 @@ impl Order {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-    #[test]
-    fn a_flush_waits_for_the_writes_before_it_only() {
-        let writes = Arc::new(Writes::default());
-        assert_eq!(writes.now(), None);
-        let first = writes.begin();
-        let number = writes.now().unwrap();
-        let later = writes.begin();
-        let waiting = std::thread::spawn({
-            let writes = writes.clone();
-            move || writes.wait_for(number)
-        });
-        drop(first);
-        waiting.join().unwrap();
-        drop(later);
-        assert_eq!(writes.now(), None);
-    }
 
     #[test]
     fn hundreds_in_line_run_one_after_another_and_in_order() {
