@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -19,6 +20,8 @@ pub struct Machine {
     process: Process,
     keyboard: ChildStdin,
     said: Arc<Mutex<Vec<u8>>>,
+    /// Ends when the machine says no more.
+    listener: Option<JoinHandle<()>>,
     /// What comes before was expected already.
     seen: usize,
     _directory: tempfile::TempDir,
@@ -78,13 +81,13 @@ impl Machine {
         let (keyboard, mut screen) = process.pipes();
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = said.clone();
-        std::thread::spawn(move || {
+        let listener = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(len @ 1..) = screen.read(&mut buffer) {
                 lock(&heard).extend_from_slice(&buffer[..len]);
             }
         });
-        Some(Machine { process, keyboard, said, seen: 0, _directory: directory })
+        Some(Machine { process, keyboard, said, listener: Some(listener), seen: 0, _directory: directory })
     }
 
     /// Waits until it has said this, after all that was waited for before.
@@ -94,18 +97,24 @@ impl Machine {
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
         let end = Instant::now() + PATIENCE;
-        loop {
-            {
-                let said = lock(&self.said);
-                let found = said[self.seen..].windows(text.len()).position(|part| part == text.as_bytes());
-                if let Some(at) = found {
-                    self.seen += at + text.len();
-                    return;
-                }
-            }
+        while !self.has_said(text) {
             let ended = self.process.wait(Duration::from_millis(20));
-            assert!(ended.is_none() && Instant::now() < end, "no {text:?} ({ended:?}) in\n{}", self.text());
+            if ended.is_some() {
+                // Its last words may have come after the look above.
+                let _ = self.listener.take().map(JoinHandle::join);
+                assert!(self.has_said(text), "no {text:?} ({ended:?}) in\n{}", self.text());
+                return;
+            }
+            assert!(Instant::now() < end, "no {text:?} in\n{}", self.text());
         }
+    }
+
+    /// Whether it has said this, after all that was waited for before.
+    fn has_said(&mut self, text: &str) -> bool {
+        let said = lock(&self.said);
+        let found = said[self.seen..].windows(text.len()).position(|part| part == text.as_bytes());
+        self.seen += found.map_or(0, |at| at + text.len());
+        found.is_some()
     }
 
     /// All that it has said.
