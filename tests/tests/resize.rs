@@ -61,6 +61,88 @@ fn the_size_of_a_file_changes_with_it() {
     assert_eq!(fs::metadata(&image).unwrap().len(), 512);
 }
 
+/// A server of ours in front of another one of ours.
+fn in_front(of: &Server, arguments: &str) -> Server {
+    Server::ours(&format!("{arguments} {}", of.uri()))
+}
+
+#[test]
+fn through_a_proxy_it_is_as_it_is_without() {
+    for shared in ["false", "true"] {
+        let below = Server::ours("--resize memory 1K max-size=1M");
+        let between = in_front(&below, &format!("--resize --filter=delay nbd shared={shared}"));
+        let server = in_front(&between, "--resize nbd");
+        let (first, second) = (connect(&server), connect(&server));
+        assert_eq!(first.size(), 1024);
+        let mut told = second.watch_size().unwrap();
+        assert_eq!(told.wait().unwrap(), 1024);
+        assert_eq!(first.resize(4096).unwrap(), 4096);
+        first.write(b"hello", 2048).unwrap();
+        assert_eq!(told.wait().unwrap(), 4096);
+        let mut read = [0; 8];
+        second.read(&mut read, 2046).unwrap();
+        assert_eq!(&read, b"\0\0hello\0");
+        // A client of the disk itself is heard of as well, and those that come later begin with its size.
+        let direct = connect(&below);
+        assert_eq!(direct.resize(8192).unwrap(), 8192);
+        assert_eq!(told.wait().unwrap(), 8192);
+        second.write(&[1; 4096], 4096).unwrap();
+        assert_eq!(connect(&between).size(), 8192);
+        assert_eq!(connect(&server).size(), 8192);
+
+        assert_eq!(first.resize(1024).unwrap_err().errno(), Errno::PERM, "other clients are there");
+        assert_eq!(first.resize(2 << 20).unwrap_err().errno(), Errno::NOSPC);
+        drop(told);
+        direct.close().unwrap();
+        second.close().unwrap();
+        let start = std::time::Instant::now();
+        while let Err(e) = first.resize(1024) {
+            assert!(e.errno() == Errno::PERM && start.elapsed() < Duration::from_secs(30), "{e}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(first.size(), 1024);
+        first.close().unwrap();
+        for server in [server, between, below] {
+            let (status, log) = server.stop();
+            assert!(status.is_some_and(|s| s.success()), "{log}");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_offers_it_only_where_both_sides_do_and_follows_the_size_anyway() {
+    let grow = r#"diskpipe resize "$uri" 2M"#;
+    let below = Server::ours("memory 1M max-size=4M");
+    let run = Run::serve(&format!("--resize nbd {}", below.uri()), grow);
+    assert!(run.end().code(1).stderr.contains("does not offer to resize"));
+    let below = Server::ours("--resize memory 1M max-size=4M");
+    let run = Run::serve(&format!("nbd {}", below.uri()), grow);
+    assert!(run.end().code(1).stderr.contains("does not offer to resize"));
+
+    // Nobody was connected to the proxy when the size changed.
+    let server = in_front(&below, "nbd shared=true");
+    connect(&below).resize(2 << 20).unwrap();
+    let start = std::time::Instant::now();
+    while connect(&server).size() != 2 << 20 {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_proxy_whose_server_is_gone_says_so_to_who_watches() {
+    let below = Server::ours("--resize memory 1M max-size=4M");
+    let server = in_front(&below, "--resize nbd");
+    let client = connect(&server);
+    let mut told = client.watch_size().unwrap();
+    assert_eq!(told.wait().unwrap(), 1 << 20);
+    below.stop();
+    told.wait().unwrap_err();
+    client.resize(2 << 20).unwrap_err();
+    let (status, log) = server.stop();
+    assert!(status.is_some_and(|s| s.success()), "{log}");
+}
+
 #[test]
 fn filters_that_do_not_care_about_the_size_let_it_change_and_others_keep_it() {
     let grow = r#"diskpipe resize "$uri" 2M"#;
@@ -73,6 +155,72 @@ fn filters_that_do_not_care_about_the_size_let_it_change_and_others_keep_it() {
     }
     let ended = Run::serve("--resize --filter=cow memory 1M max-size=4M", grow).end().code(1);
     assert!(ended.stderr.contains("the server does not offer to resize this export"), "{}", ended.stderr);
+}
+
+/// As resize(1) has them.
+#[test]
+fn each_filter_passes_the_size_on_or_keeps_it_as_its_manual_says() {
+    let directory = directory();
+    fs::write(directory.path().join("empty"), "").unwrap();
+    fs::write(directory.path().join("map"), "0x0 ? 1\n0x0 0x100000 +\n").unwrap();
+    let keep = [
+        "blocksize",
+        "checkwrite",
+        "extentlist extentlist=empty",
+        "map",
+        "offset offset=512",
+        "swab",
+        "truncate",
+        "cache",
+        "cow",
+        "crashlab",
+        "ddrescue ddrescue-mapfile=map",
+        "readahead",
+        "scan",
+        "protect protect=0-9",
+        "xor xor=1 xorlen=1",
+        "openonce",
+        "retry",
+        "tls-fallback",
+    ];
+    let pass = [
+        "blocksize-policy",
+        "cacheextents",
+        "cbt cbt-file=cbt",
+        "count",
+        "delay",
+        "error error-rate=1%",
+        "evil",
+        "exitlast",
+        "exitwhen exit-when-file-created=never",
+        "exportname",
+        "fua",
+        "ip",
+        "limit",
+        "log logfile=log",
+        "multi-conn",
+        "nocache",
+        "noextents",
+        "nofilter",
+        "noparallel",
+        "nozero",
+        "pause pause-control=pause",
+        "rate",
+        "readonly",
+        "retry-request",
+        "rotational",
+        "spinning",
+        "stats statsfile=stats",
+        "time-limit",
+        "trace trace-file=trace",
+    ];
+    for (filter, keeps) in keep.map(|f| (f, true)).into_iter().chain(pass.map(|f| (f, false))) {
+        let (name, parameters) = filter.split_once(' ').unwrap_or((filter, ""));
+        let words = format!("explain --filter={name} memory 1M max-size=4M {parameters}");
+        let said = Run::diskpipe().words(&words).in_directory(directory.path()).end();
+        assert!(said.status.success() && !said.text().contains("refused"), "{words}: {}", said.text());
+        assert_eq!(said.text().contains("takes away: a size that follows"), keeps, "{}", said.text());
+    }
 }
 
 #[test]

@@ -32,4 +32,4 @@ pub use net::{Address, tls::ClientSettings as TlsSettings};
 /// The words of the protocol: URIs, flags, metadata contexts.
 pub use proto;
 pub use proto::{ExportEntry, handshake::Tls};
-pub use remote_disk::RemoteDisk;
+pub use remote_disk::{RemoteDisk, SizeNews};

@@ -21,6 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::{self, Poll},
 };
 
 /// With compact headers: how far one zero, trim or cache request reaches. Some servers refuse more.
@@ -50,6 +51,9 @@ pub struct RemoteDisk {
     /// Ends after the connections are closed.
     _child: Option<Arc<Child>>,
 }
+
+/// The request of a [`RemoteDisk`] to be told of changes of its size.
+pub struct SizeNews(u64);
 
 /// One connection, with the metadata contexts as the server numbered them on it.
 struct Link {
@@ -140,8 +144,32 @@ impl RemoteDisk {
         Ok(self.links[0].connection.watch_size()?.keeping(&self.size))
     }
 
+    /// As [`RemoteDisk::watch_size`], for one who keeps the disk and listens with [`RemoteDisk::poll_size`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen_to_size(&self) -> Result<SizeNews> {
+        self.must_offer_resize()?;
+        Ok(SizeNews(self.links[0].connection.watch_size()?.into_cookie()))
+    }
+
+    /// The next size that the server told, as [`SizeWatch::next`] has it. Of several who poll, the last one's waker
+    /// counts.
+    pub fn poll_size(&self, news: &SizeNews, cx: &mut task::Context<'_>) -> Poll<Result<u64>> {
+        let told = self.links[0].connection.poll_size(news.0, cx);
+        if let Poll::Ready(Ok(size)) = told {
+            self.size.store(size, Relaxed);
+        }
+        told
+    }
+
+    /// Whether the server lets this client change the size of the export, and tells of changes (the proposed RESIZE).
+    pub fn offers_resize(&self) -> bool {
+        self.negotiated.info.flags.has(TransmissionFlags::SEND_RESIZE)
+    }
+
     fn must_offer_resize(&self) -> Result<()> {
-        match self.negotiated.info.flags.has(TransmissionFlags::SEND_RESIZE) {
+        match self.offers_resize() {
             true => Ok(()),
             false => Err(Error::new(Errno::NOTSUP, "the server does not offer to resize this export")),
         }

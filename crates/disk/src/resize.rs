@@ -32,6 +32,12 @@ pub trait Resizing: Send + Sync {
     /// The size, once it was changed since `seen`, and what to pass next time. The first time that is 0, and the
     /// answer is the present size, at once. Of several changes in between only the last is told.
     fn changed(&self, seen: u64) -> Io<'_, (u64, u64)>;
+
+    /// Whether the size is changed elsewhere too, so that it is the present one only while somebody waits in
+    /// [`Resizing::changed`]. Whoever holds requests against the size of such a disk waits there.
+    fn is_followed(&self) -> bool {
+        false
+    }
 }
 
 /// The size of a disk, shared by all who have it open.

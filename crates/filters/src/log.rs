@@ -194,7 +194,7 @@ impl Logged {
 }
 
 impl Disk for Logged {
-    disk::forward!(next: facts, next);
+    disk::forward!(next: facts, next, resizing);
 
     fn read(&self, r: Range) -> Io<'_, Data> {
         self.plain("Read", |out| out.range(r), || self.next.read(r))

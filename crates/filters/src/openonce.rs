@@ -68,7 +68,8 @@ struct Shared {
 }
 
 impl Disk for Shared {
-    disk::forward!(next: next, read, write, zero, trim, flush, cache, extents, status, resizing);
+    // No `resizing`: the disk below takes all clients for one, and would shrink under the others.
+    disk::forward!(next: next, read, write, zero, trim, flush, cache, extents, status);
     fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -3,6 +3,8 @@
 //! The disk is the client's [`RemoteDisk`] itself, so requests, flags, extents and holes pass through as they
 //! are. What is decided here is which server, which export, and whether clients share one connection.
 
+mod size;
+
 use client::{Address, Connector, RemoteDisk, Tls, TlsSettings};
 use disk::{Backend, Client, Disk, Error, Export, Io, Plugin, Result};
 use params::{Choice, Params};
@@ -233,7 +235,34 @@ struct Proxy {
     dynamic: bool,
     retry: u32,
     /// With `shared`: the one connection, once it is made.
-    shared: Option<Mutex<Option<Arc<RemoteDisk>>>>,
+    shared: Option<Mutex<Option<Opened>>>,
+}
+
+/// A connection to the server.
+#[derive(Clone)]
+enum Opened {
+    /// The disk is as large as it is.
+    Fixed(Arc<RemoteDisk>),
+    /// The server lets clients change its size.
+    Elastic(Arc<size::Shared>),
+}
+
+impl Opened {
+    fn new(disk: RemoteDisk) -> Opened {
+        let disk = Arc::new(disk);
+        match disk.offers_resize() {
+            true => Opened::Elastic(size::Shared::new(disk)),
+            false => Opened::Fixed(disk),
+        }
+    }
+
+    /// The disk for one client.
+    async fn disk(self) -> Arc<dyn Disk> {
+        match self {
+            Opened::Fixed(disk) => disk,
+            Opened::Elastic(shared) => Arc::new(shared.open().await),
+        }
+    }
 }
 
 impl Proxy {
@@ -255,7 +284,7 @@ impl Proxy {
     }
 
     /// Open a connection of its own, on a thread that may block.
-    fn open(&self, export: &str) -> Result<Arc<RemoteDisk>> {
+    fn open(&self, export: &str) -> Result<Opened> {
         let mut tries = 0;
         loop {
             match self.connector(export).and_then(|connector| connector.open()) {
@@ -264,7 +293,7 @@ impl Proxy {
                         // The client asked us for another name, and must not be told the server's.
                         disk.facts_mut().name = None;
                     }
-                    return Ok(Arc::new(disk));
+                    return Ok(Opened::new(disk));
                 }
                 Err(e) if tries >= self.retry => return Err(e),
                 Err(_) => thread::sleep(PAUSE),
@@ -274,30 +303,32 @@ impl Proxy {
     }
 
     /// The connection for a client.
-    fn disk(&self, export: &str) -> Result<Arc<RemoteDisk>> {
+    fn opened(&self, export: &str) -> Result<Opened> {
         let Some(shared) = &self.shared else { return self.open(export) };
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
-            Some(disk) => Ok(disk.clone()),
+            Some(opened) => Ok(opened.clone()),
             None => Ok(shared.insert(self.open(export)?).clone()),
         }
     }
 
     /// The shared connection, when it is there already.
-    fn at_hand(&self) -> Option<Arc<RemoteDisk>> {
+    fn at_hand(&self) -> Option<Opened> {
         self.shared.as_ref()?.try_lock().ok()?.clone()
     }
 }
 
 impl Backend for NbdBackend {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
-        if let Some(disk) = self.0.at_hand() {
-            return Io::ok(disk);
+        match self.0.at_hand() {
+            Some(Opened::Fixed(disk)) => return Io::ok(disk),
+            Some(opened) => return Io::later(async { Ok(opened.disk().await) }),
+            None => {}
         }
         let (proxy, export) = (self.0.clone(), client.export.to_string());
         Io::later(async move {
-            let disk = reactor::unblock(move || proxy.disk(&export)).await??;
-            Ok(disk as Arc<dyn Disk>)
+            let opened = reactor::unblock(move || proxy.opened(&export)).await??;
+            Ok(opened.disk().await)
         })
     }
 
@@ -319,7 +350,7 @@ impl Backend for NbdBackend {
     /// A server that cannot be reached is reported at the start, if one connection is to serve all.
     fn after_fork(&self) -> Result<()> {
         match &self.0.shared {
-            Some(_) => self.0.disk("").map(drop),
+            Some(_) => self.0.opened("").map(drop),
             None => Ok(()),
         }
     }

@@ -28,6 +28,11 @@ impl Patience {
         Ok(Patience { limit, tick, silent_since: None })
     }
 
+    /// How long a client may be silent.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
     /// Something came.
     #[inline]
     pub(crate) fn heard(&mut self) {

@@ -20,15 +20,10 @@ pub(crate) struct Resize<'d> {
     disk: Option<&'d dyn Resizing>,
     /// The client may change it.
     offered: bool,
-    watch: Option<Watch<'d>>,
-}
-
-/// A request to be told of changes, which has no end.
-struct Watch<'d> {
-    to: ReplyTo,
-    request: Request,
-    /// The next change.
-    next: Io<'d, (u64, u64)>,
+    /// The next change: for the client, or because the disk knows its size only while somebody waits.
+    next: Option<Io<'d, (u64, u64)>>,
+    /// The client's request to be told of changes, which has no end.
+    told: Option<(ReplyTo, Request)>,
 }
 
 impl<'d> Resize<'d> {
@@ -36,7 +31,9 @@ impl<'d> Resize<'d> {
         let flags = negotiated.info.flags;
         let has_chunks = negotiated.replies.has_chunks();
         let offered = flags.has(TransmissionFlags::SEND_RESIZE) && has_chunks;
-        Resize { fixed: facts.size, disk: disk.resizing(), offered, watch: None }
+        let disk = disk.resizing();
+        let next = disk.filter(|disk| disk.is_followed()).map(|disk| disk.changed(0));
+        Resize { fixed: facts.size, disk, offered, next, told: None }
     }
 
     /// Requests must lie within this.
@@ -54,10 +51,15 @@ impl<'d> Resize<'d> {
         request.command == Command::Resize && self.offered
     }
 
-    /// Whether the client is to be told of changes.
+    /// Whether changes are waited for.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {
-        self.watch.is_some()
+        self.next.is_some()
+    }
+
+    /// Whether the client waits for changes, and may be silent as long as there are none.
+    pub(crate) fn tells_client(&self) -> bool {
+        self.told.is_some()
     }
 
     /// Carries out a RESIZE; `pending` are the requests under way. Nothing else of this connection begins before it
@@ -72,7 +74,8 @@ impl<'d> Resize<'d> {
         match self.check(request, pending) {
             Err((errno, why)) => to.error(out.header(), errno, why),
             Ok(disk) if request.flags.has(CommandFlags::RESIZE_NOTIFY) => {
-                self.watch = Some(Watch { to, request: *request, next: disk.changed(0) });
+                self.told = Some((to, *request));
+                self.next = Some(disk.changed(0));
             }
             Ok(disk) => match disk.resize(request.offset).await {
                 Ok(size) => to.size(out.header(), true, size),
@@ -96,7 +99,7 @@ impl<'d> Resize<'d> {
         }
         if request.flags.has(CommandFlags::RESIZE_NOTIFY) {
             return match request.offset {
-                0 if self.watch.is_none() => Ok(disk),
+                0 if self.told.is_none() => Ok(disk),
                 0 => wrong("this connection is told of changes of the size already"),
                 _ => wrong("a request to be told of changes has no offset"),
             };
@@ -109,26 +112,29 @@ impl<'d> Resize<'d> {
         Ok(disk)
     }
 
-    /// Waits for a change; for ever, where the client did not ask for that.
+    /// Waits for a change; for ever, where nobody wants to know.
     pub(crate) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<(u64, u64)>> {
-        match &mut self.watch {
-            Some(watch) => Pin::new(&mut watch.next).poll(cx),
+        match &mut self.next {
+            Some(next) => Pin::new(next).poll(cx),
             None => Poll::Pending,
         }
     }
 
-    /// Tells the client of a change.
+    /// Tells the client of a change, if it asked for that, and waits for the next one.
     pub(crate) fn tell(&mut self, change: Result<(u64, u64)>, out: &mut Output) {
-        let Some(Watch { to, request, next }) = &mut self.watch else { return };
         match (change, self.disk) {
             (Ok((size, seen)), Some(disk)) => {
-                to.size(out.header(), false, size);
-                *next = disk.changed(seen);
+                if let Some((to, _)) = self.told {
+                    to.size(out.header(), false, size);
+                }
+                self.next = Some(disk.changed(seen));
             }
             (change, _) => {
-                let e = change.err().unwrap_or_else(|| Error::io("the disk has no size any more"));
-                to_wire::error(out, *to, request, &e);
-                self.watch = None;
+                if let Some((to, request)) = self.told.take() {
+                    let e = change.err().unwrap_or_else(|| Error::io("the disk has no size any more"));
+                    to_wire::error(out, to, &request, &e);
+                }
+                self.next = None;
             }
         }
     }

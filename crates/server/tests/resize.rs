@@ -3,11 +3,14 @@
 mod common;
 
 use common::{Answer, Client, Lines, Ram, SIZE, wishes};
-use disk::{Backend, Client as Who, Disk, Errno, Facts, Io, resize::Size};
+use disk::{
+    Backend, Client as Who, Disk, Errno, Facts, Io,
+    resize::{Resizing, Size},
+};
 use diskpipe_server::{Options, Server};
 use net::Stream;
 use proto::{Command, CommandFlags as F, ReplyHeader, ReplyStyle, TransmissionFlags, reply::Payload};
-use std::{sync::Arc, thread::JoinHandle};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 /// The memory of a [`Ram`], with a size that begins at 64 KiB and goes up to [`SIZE`].
 struct Elastic(Arc<Ram>, Arc<Size>);
@@ -34,7 +37,11 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-fn connect(to: &Arc<Elastic>, style: ReplyStyle, change: impl FnOnce(&mut Options)) -> (Running, Client) {
+fn connect<B: Backend + 'static>(
+    to: &Arc<B>,
+    style: ReplyStyle,
+    change: impl FnOnce(&mut Options),
+) -> (Running, Client) {
     let (near, far) = Stream::pair().unwrap();
     let lines = Arc::new(Lines::default());
     let mut options = Options { resize: true, log: lines.clone(), ..Options::default() };
@@ -185,4 +192,59 @@ fn who_waits_to_be_told_does_not_keep_the_server_from_ending() {
     running.thread.join().unwrap();
     assert!(client.reply(0).is_none());
     assert!(running.lines.0.lock().unwrap().is_empty());
+}
+
+/// An [`Elastic`] whose size is known only to those who wait for changes, as that of a disk on another server.
+struct Followed(Arc<Elastic>);
+
+struct FollowedDisk {
+    next: Arc<dyn Disk>,
+}
+
+impl Backend for Followed {
+    fn open<'a>(&'a self, who: &'a Who<'a>) -> Io<'a, Arc<dyn Disk>> {
+        self.0.open(who).map(|disk| Ok(Arc::new(FollowedDisk { next: disk }) as Arc<dyn Disk>))
+    }
+}
+
+impl Disk for FollowedDisk {
+    disk::forward!(next: next, facts, read, write);
+    fn resizing(&self) -> Option<&dyn Resizing> {
+        Some(self)
+    }
+}
+
+impl Resizing for FollowedDisk {
+    fn size(&self) -> u64 {
+        self.next.resizing().unwrap().size()
+    }
+    fn resize(&self, size: u64) -> Io<'_, u64> {
+        self.next.resizing().unwrap().resize(size)
+    }
+    fn changed(&self, seen: u64) -> Io<'_, (u64, u64)> {
+        self.next.resizing().unwrap().changed(seen)
+    }
+    fn is_followed(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_disk_is_followed_for_a_client_that_does_not_ask() {
+    let elastic = Elastic::new();
+    let (_b, mut b) = connect(&Arc::new(Followed(elastic.clone())), ReplyStyle::Structured, |_| ());
+    let (_a, mut a) = connect(&elastic, ReplyStyle::Structured, |_| ());
+    assert_eq!(resize(&mut a, 128 << 10), Ok(128 << 10));
+    assert_eq!(b.read(127 << 10, 1024).unwrap(), [0; 1024]);
+}
+
+#[test]
+fn who_does_not_wait_to_be_told_may_not_be_silent_for_ever() {
+    let followed = Arc::new(Followed(Elastic::new()));
+    let limit = |o: &mut Options| o.idle_limit = Some(Duration::from_millis(100));
+    let (running, mut client) = connect(&followed, ReplyStyle::Structured, limit);
+    assert!(client.reply(0).is_none());
+    running.thread.join().unwrap();
+    let lines = running.lines.0.lock().unwrap();
+    assert!(lines[0].ends_with("nothing was heard of the client for 0.1 seconds"), "{lines:?}");
 }

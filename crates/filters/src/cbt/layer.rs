@@ -102,7 +102,8 @@ impl Disk for Layer {
         }
     }
     fn resizing(&self) -> Option<&dyn Resizing> {
-        self.next.resizing().map(|_| self as _)
+        // What is added elsewhere would not be marked as changed before somebody sees it.
+        self.next.resizing().filter(|next| !next.is_followed()).map(|_| self as _)
     }
 }
 

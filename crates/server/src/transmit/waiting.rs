@@ -4,7 +4,14 @@ use super::{Broken, Transmission};
 use crate::output::Output;
 use net::{Stream, Wait};
 use reactor::{Interest, Readiness};
-use std::{future::poll_fn, io, ops::ControlFlow, pin::pin, sync::Arc, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    ops::ControlFlow,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
 
 impl Transmission<'_> {
     #[inline]
@@ -99,7 +106,22 @@ impl Transmission<'_> {
                 done => return Ok(ended(done?)),
             }
         }
-        self.progress(Interest { read: !full, write: false }).await;
+        // Nothing but the client's next request is waited for, though not in the socket call that counts its silence.
+        let limit = self.patience.limit().filter(|_| self.pending.is_empty() && !self.resize.tells_client());
+        let progress = self.progress(Interest { read: !full, write: false });
+        match limit {
+            None => progress.await,
+            Some(limit) => {
+                let (mut progress, mut silence) = (pin!(progress), pin!(reactor::sleep(limit)));
+                let in_time = poll_fn(|cx| match progress.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    Poll::Pending => silence.as_mut().poll(cx).map(|()| false),
+                });
+                if !in_time.await {
+                    return Err(Broken::Idle);
+                }
+            }
+        }
         Ok(ControlFlow::Continue(()))
     }
 
