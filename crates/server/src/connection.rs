@@ -82,6 +82,8 @@ pub(crate) fn serve(admitted: &Admitted, backend: &dyn Backend, options: &Option
     }
 }
 
+/// Neither this nor its chapters are inlined: what one of them needs of the stack, the next one has again.
+#[inline(never)]
 fn converse(
     stream: &Arc<Stream>,
     backend: &dyn Backend,

@@ -11,6 +11,7 @@
 use crate::{
     output::Output,
     pending::{Answer, Outcome, Pending},
+    stack,
     transmit::Broken,
 };
 use disk::{Data, Disk, Range, WriteFlags};
@@ -18,6 +19,7 @@ use net::{How, Stream, Wait};
 use proto::{Command, CommandFlags, ReplyStyle, ReplyTo, Request};
 use reactor::Spin;
 use std::{
+    cell::OnceCell,
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
@@ -45,8 +47,6 @@ const READS: usize = 64;
 const WRITES: usize = 2;
 /// How long a helper stays without work.
 const MOMENT: Duration = Duration::from_secs(1);
-/// It needs as little as the connection's own thread.
-const STACK: usize = 512 << 10;
 
 /// The helpers of all connections.
 static HELPERS: AtomicUsize = AtomicUsize::new(0);
@@ -79,6 +79,7 @@ impl Job {
 }
 
 /// Between the two threads of a connection.
+#[derive(Default)]
 pub(crate) struct Desk {
     state: Mutex<State>,
     /// How many jobs there are, to be looked at without the lock.
@@ -111,15 +112,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where a connection's desk stands, once it is needed: few ever need one.
+#[derive(Default)]
+pub(crate) struct Spot(OnceCell<Box<Desk>>);
+
+impl Spot {
+    #[inline]
+    pub(crate) fn desk(&self) -> Option<&Desk> {
+        self.0.get().map(|desk| &**desk)
+    }
+
+    pub(crate) fn desk_at_last(&self) -> &Desk {
+        self.0.get_or_init(Box::default)
+    }
+}
+
 /// The connection's side of the desk. When it is dropped, the helper ends.
 pub(crate) struct Helper<'d> {
-    desk: &'d Desk,
+    spot: &'d Spot,
     /// Starts the thread; whether it could.
     start: &'d dyn Fn() -> bool,
     /// This connection may have one.
     allowed: bool,
-    /// It has had one.
-    started: bool,
     /// How many large requests in a row were answered at once.
     steady: u32,
 }
@@ -130,8 +144,8 @@ pub(crate) struct Turn<'d> {
 }
 
 impl<'d> Helper<'d> {
-    pub(crate) fn new(desk: &'d Desk, start: &'d dyn Fn() -> bool, allowed: bool) -> Self {
-        Helper { desk, start, allowed: allowed && most_helpers() > 0, started: false, steady: 0 }
+    pub(crate) fn new(spot: &'d Spot, start: &'d dyn Fn() -> bool, allowed: bool) -> Self {
+        Helper { spot, start, allowed: allowed && most_helpers() > 0, steady: 0 }
     }
 
     /// A large request was answered at once; `last`: the client had sent nothing behind it.
@@ -155,12 +169,13 @@ impl<'d> Helper<'d> {
         (LARGE..=TOO_LARGE).contains(&request.length)
             && self.allowed
             && self.steady >= STEADY
-            && self.desk.jobs.load(Relaxed) < most
+            && self.spot.desk().is_none_or(|desk| desk.jobs.load(Relaxed) < most)
     }
 
     /// Lays a job on the desk; it comes back where there is no helper to be had.
     pub(crate) fn give(&mut self, job: Job) -> Result<(), Job> {
-        let mut state = lock(&self.desk.state);
+        let desk = self.spot.desk_at_last();
+        let mut state = lock(&desk.state);
         if !state.present {
             drop(state);
             if !(self.start)() {
@@ -168,15 +183,14 @@ impl<'d> Helper<'d> {
                 self.steady = 0;
                 return Err(job);
             }
-            self.started = true;
-            state = lock(&self.desk.state);
+            state = lock(&desk.state);
         }
         state.jobs.push_back(job);
-        self.desk.jobs.store(state.jobs.len(), Release);
+        desk.jobs.store(state.jobs.len(), Release);
         let (written, asleep) = (std::mem::take(&mut state.written), state.asleep);
         drop(state);
         if asleep {
-            self.desk.changed.notify_one();
+            desk.changed.notify_one();
         }
         drop(written);
         Ok(())
@@ -184,7 +198,8 @@ impl<'d> Helper<'d> {
 
     /// The connection has failed: whatever is under way need not end.
     pub(crate) fn abandon(&self) {
-        let mut state = lock(&self.desk.state);
+        let Some(desk) = self.spot.desk() else { return };
+        let mut state = lock(&desk.state);
         state.jobs.clear();
         state.abandoned = true;
         if let Some(waits) = state.waits.take() {
@@ -195,18 +210,19 @@ impl<'d> Helper<'d> {
     /// Whether there are jobs that nobody has begun.
     #[inline]
     pub(crate) fn has_jobs(&self) -> bool {
-        self.desk.jobs.load(Relaxed) > 0
+        self.spot.desk().is_some_and(Desk::has_jobs)
     }
 
     /// Takes one of them.
     #[inline]
     pub(crate) fn take_back(&self) -> Option<Job> {
-        if self.has_jobs() { self.desk.take(&mut lock(&self.desk.state)) } else { None }
+        let desk = self.spot.desk().filter(|desk| desk.has_jobs())?;
+        desk.take(&mut lock(&desk.state))
     }
 
     /// Whether there is something that the helper is at, or could be.
     pub(crate) fn is_busy(&self) -> bool {
-        self.has_jobs() || (self.started && lock(&self.desk.state).busy)
+        self.spot.desk().is_some_and(|desk| desk.has_jobs() || lock(&desk.state).busy)
     }
 
     /// The turn to send, as soon as the helper has sent what it has.
@@ -214,10 +230,8 @@ impl<'d> Helper<'d> {
     /// # Errors
     /// It could not.
     pub(crate) fn turn(&self) -> Result<Turn<'d>, Broken> {
-        if !self.started {
-            return Ok(Turn { _held: None });
-        }
-        let mut turn = lock(&self.desk.turn);
+        let Some(desk) = self.spot.desk() else { return Ok(Turn { _held: None }) };
+        let mut turn = lock(&desk.turn);
         match turn.take() {
             Some(broken) => Err(broken),
             None => Ok(Turn { _held: Some(turn) }),
@@ -227,8 +241,9 @@ impl<'d> Helper<'d> {
 
 impl Drop for Helper<'_> {
     fn drop(&mut self) {
-        lock(&self.desk.state).over = true;
-        self.desk.changed.notify_one();
+        let Some(desk) = self.spot.desk() else { return };
+        lock(&desk.state).over = true;
+        desk.changed.notify_one();
     }
 }
 
@@ -246,13 +261,9 @@ impl Drop for Leaving<'_> {
 }
 
 impl Desk {
-    pub(crate) fn new() -> Desk {
-        Desk {
-            state: Mutex::default(),
-            jobs: AtomicUsize::new(0),
-            changed: Condvar::new(),
-            turn: Mutex::default(),
-        }
+    #[inline]
+    fn has_jobs(&self) -> bool {
+        self.jobs.load(Relaxed) > 0
     }
 
     /// Starts a helper, if there are not enough. It stays until it has had nothing to do for a while, or the connection
@@ -270,7 +281,7 @@ impl Desk {
         }
         lock(&self.state).present = true;
         let span = tracing::Span::current();
-        let thread = Builder::new().name("nbd-helper".into()).stack_size(STACK);
+        let thread = Builder::new().name("nbd-helper".into()).stack_size(stack::SIZE);
         let started = thread.spawn_scoped(scope, move || {
             let _inside = span.enter();
             let _leaving = leaving;

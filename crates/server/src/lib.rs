@@ -61,6 +61,8 @@ mod raw;
 mod resize;
 mod serve;
 mod spares;
+#[allow(unsafe_code)]
+mod stack;
 mod to_wire;
 mod transmit;
 

@@ -24,6 +24,7 @@ pub(crate) struct Agreed {
 }
 
 /// Greets the client and answers its options; `None` when it leaves in good order.
+#[inline(never)] // see `connection::converse`
 pub(crate) fn negotiate(
     stream: &Stream,
     backend: &dyn Backend,
@@ -35,8 +36,8 @@ pub(crate) fn negotiate(
     }
     let mut opener = Opener { backend, options, client: client.clone(), opened: None };
     let mut machine = ServerHandshake::new(options.policy.clone());
-    // On the stack, whose pages stay with the connection for good.
-    let mut room = [0; 1024];
+    // Few options are longer, and those come in pieces: a busy connection keeps the stack that it has used.
+    let mut room = [0; 512];
     loop {
         let event = machine.next();
         if !matches!(event, Ok(Event::List | Event::Export { .. } | Event::MetaContexts { .. })) {

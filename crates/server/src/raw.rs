@@ -1,4 +1,4 @@
-//! The only unsafe code of the server: payload that the kernel copies from and into memory which disks lend.
+//! Payload that the kernel copies from and into memory which disks lend. Unsafe, because such memory is not ours.
 
 use disk::{BufMut, Piece, shared::Place};
 use net::{RawIoVec, Stream, Wait};

@@ -4,6 +4,7 @@ use crate::{
     clock::Clock,
     connection::{self, Admitted},
     spares::Spares,
+    stack,
 };
 use disk::{Backend, Wish};
 use net::{How, Listener, Stop, Stream};
@@ -103,9 +104,6 @@ struct Connection {
     stream: Arc<Stream>,
     clock: Arc<Clock>,
 }
-
-/// Threads of connections need little: payload lies on the heap.
-const STACK: usize = 512 << 10;
 
 /// While clients cannot be accepted, the log hears of it now and then, not at every try.
 const SHORTAGE_TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -238,8 +236,7 @@ impl Shared {
         let Err(connection) = self.spares.give(self.admit(stream)) else { return };
         let number = connection.number;
         let shared = self.clone();
-        let thread = std::thread::Builder::new().name("nbd".into()).stack_size(STACK);
-        if let Err(e) = thread.spawn(move || shared.run_one_after_another(connection)) {
+        if let Err(e) = stack::spawn("nbd", move || shared.run_one_after_another(connection)) {
             self.options.log.error(&format!("connection {number}: no thread for it: {e}"));
             self.connections().retain(|c| c.number != number);
         }

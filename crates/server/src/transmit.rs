@@ -3,7 +3,7 @@
 mod waiting;
 
 use crate::{
-    helper::{Desk, Helper, Job, LARGE},
+    helper::{Desk, Helper, Job, LARGE, Spot},
     input::Input,
     metadata::{Metadata, one_status, shorten},
     output::Output,
@@ -89,6 +89,7 @@ impl From<io::Error> for Broken {
 }
 
 /// Serves requests until the client leaves; `first` is what it sent behind the handshake.
+#[inline(never)] // see `connection::converse`
 pub(crate) fn transmit(
     stream: &Arc<Stream>,
     disk: &dyn Disk,
@@ -108,11 +109,11 @@ pub(crate) fn transmit(
             Some((c.id, of))
         })
         .collect();
-    let desk = Desk::new();
+    let spot = Spot::default();
     // Not where all that is under way must be known, as for a change of size, or the order of replies matters.
     let may_have_help = disk.resizing().is_none() && options.in_flight > 1 && stream.is_socket();
     let ended = thread::scope(|scope| {
-        let start = || desk.start(scope, stream, disk, negotiated.replies);
+        let start = || spot.desk_at_last().start(scope, stream, disk, negotiated.replies);
         let mut transmission = Transmission {
             stream,
             disk,
@@ -128,7 +129,7 @@ pub(crate) fn transmit(
             readiness: None,
             refusals: Refusals { log: &*options.log, number: whose.number, told: false },
             dismissed: whose.dismissed,
-            helper: Helper::new(&desk, &start, may_have_help),
+            helper: Helper::new(&spot, &start, may_have_help),
         };
         let ended = reactor::block_on(transmission.run());
         if ended.is_err() {
@@ -138,7 +139,7 @@ pub(crate) fn transmit(
         }
         ended
     });
-    desk.broken().map_or(ended, Err)
+    spot.desk().and_then(Desk::broken).map_or(ended, Err)
 }
 
 struct Transmission<'d> {

@@ -3,7 +3,7 @@
 
 use disk::{Backend, Client as Who, Data, Disk, Facts, Io, Range, WriteFlags};
 use diskpipe_server::Server;
-use net::{Stream, Wait};
+use net::{Address, Listener, Stream, Wait};
 use proto::{Command, CommandFlags, HeaderStyle, Request, handshake::oldstyle};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{
@@ -11,6 +11,7 @@ use std::{
     cell::Cell,
     sync::{Arc, Mutex},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 thread_local! {
@@ -168,4 +169,58 @@ fn receive(stream: &Stream, mut len: usize) {
         assert_ne!(n, 0, "the server closed");
         len -= n;
     }
+}
+
+/// Its opening needs more of the stack than a connection ever does afterwards, and tells where that is.
+struct Deep(Arc<Mutex<usize>>);
+impl Backend for Deep {
+    fn open<'a>(&'a self, _: &'a Who<'a>) -> Io<'a, Arc<dyn Disk>> {
+        let used = std::hint::black_box([1u8; 96 << 10]);
+        *self.0.lock().unwrap() = used.as_ptr().addr();
+        Io::ok(Arc::new(Watching(Facts::writable(1 << 20), Arc::default())))
+    }
+}
+
+/// How much memory the piece of this process takes in which `address` lies, in KiB.
+fn resident(address: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next().unwrap(), words.next());
+        if let Some((from, to)) = first.split_once('-') {
+            let [from, to] = [from, to].map(|text| usize::from_str_radix(text, 16).unwrap());
+            inside = (from..to).contains(&address);
+        } else if inside && first == "Rss:" {
+            return second.unwrap().parse().unwrap();
+        }
+    }
+    panic!("nothing is at {address:x}");
+}
+
+#[test]
+fn an_idle_connection_gives_back_the_stack_that_opening_took() {
+    let place = Arc::new(Mutex::new(0));
+    let options = diskpipe_server::Options { oldstyle: true, ..Default::default() };
+    let server = Arc::new(Server::with_options(Arc::new(Deep(place.clone())), options).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let listeners = [Listener::unix(&dir.path().join("socket"), true).unwrap()];
+    let serving = std::thread::spawn({
+        let server = server.clone();
+        move || server.serve(&listeners).unwrap()
+    });
+    let stream = net::connect(&Address::Unix(dir.path().join("socket")), None).unwrap();
+    receive(&stream, oldstyle::GREETING_LEN);
+    let address = *place.lock().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while resident(address) > 64 {
+        assert!(Instant::now() < end, "it still takes {} KiB", resident(address));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // And the connection goes on.
+    stream.send_all(&requests(Command::Read, 1, 512)).unwrap();
+    receive(&stream, 16 + 512);
+    drop(stream);
+    server.stop();
+    serving.join().unwrap();
 }

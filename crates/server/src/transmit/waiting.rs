@@ -1,7 +1,7 @@
 //! What a connection waits for: its client, or requests that could not be answered at once.
 
 use super::{Broken, Transmission};
-use crate::output::Output;
+use crate::{output::Output, stack};
 use net::{Stream, Wait};
 use reactor::{Interest, Readiness};
 use std::{
@@ -91,6 +91,7 @@ impl Transmission<'_> {
                     self.output = Output::new(self.stream);
                     self.stream.rest();
                     disk::release_idle_buffers();
+                    stack::release();
                     self.patience.silence()?;
                     self.patience.while_resting(self.stream, || self.input.receive(self.stream, Wait::Block))
                 }
