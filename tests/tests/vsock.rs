@@ -23,9 +23,28 @@ diskpipe serve --vsock -p 4000000000 memory 2M --run 'echo "step 3: $port $(disk
 diskpipe keygen psk --user alice /tmp
 diskpipe serve --vsock --tls=require --tls-psk=/tmp/keys.psk memory 1M \
     --run 'echo "step 4: $uri"; diskpipe info "nbds+vsock://alice@1/?tls-psk-file=/tmp/keys.psk"'
+insmod /modules/$(uname -r)/fuse.ko
+[ -e /dev/fuse ] || mknod /dev/fuse c 10 229
+diskpipe serve --vsock -p 5 -P /tmp/pid5 memory 2M
+mkdir /tmp/mounted
+diskpipe mount -P /tmp/mount.pid /tmp/mounted --vsock 1 5 &
+for tenth in $(seq 600); do [ -e /tmp/mount.pid ] && break; sleep 0.1; done
+dd if=/tmp/there of=/tmp/mounted/nbd bs=1M count=2 conv=notrunc,fsync
+umount /tmp/mounted && wait $! && echo "step 5: the mount ended well"
+diskpipe copy nbd+vsock://1:5/ - | cmp -n 2097152 - /tmp/there && echo "step 6: the same"
+kill $(cat /tmp/pid5)
 echo "the last step"
 poweroff -f
 "#;
+
+/// How many bytes the files in a directory have.
+fn size_of(directory: &Path) -> u64 {
+    let sizes = fs::read_dir(directory).unwrap().flatten().map(|entry| match entry.metadata().unwrap() {
+        is if is.is_dir() => size_of(&entry.path()),
+        is => is.len(),
+    });
+    sizes.sum()
+}
 
 /// Copies a program with the libraries that it needs.
 fn install(program: &Path, root: &Path) {
@@ -43,15 +62,17 @@ fn install_drivers(root: &Path) {
     for kernel in fs::read_dir("/lib/modules").into_iter().flatten().flatten() {
         let place = root.join("modules").join(kernel.file_name());
         fs::create_dir_all(&place).unwrap();
-        let drivers = fs::read_dir(kernel.path().join("kernel/net/vmw_vsock"));
-        for driver in drivers.into_iter().flatten().flatten() {
-            fs::copy(driver.path(), place.join(driver.file_name())).unwrap();
+        for directory in ["kernel/net/vmw_vsock", "kernel/fs/fuse"] {
+            let drivers = fs::read_dir(kernel.path().join(directory));
+            for driver in drivers.into_iter().flatten().flatten() {
+                fs::copy(driver.path(), place.join(driver.file_name())).unwrap();
+            }
         }
     }
 }
 
 #[test]
-fn a_machine_serves_itself_over_vsock() {
+fn a_machine_serves_itself_over_vsock_and_mounts_what_it_serves() {
     needs!("mke2fs", "busybox", "ldd");
     let dir = directory();
     let (root, disk) = (dir.path().join("root"), dir.path().join("disk"));
@@ -64,7 +85,9 @@ fn a_machine_serves_itself_over_vsock() {
     install_drivers(&root);
     fs::write(root.join("sbin/init"), INIT).unwrap();
     fs::set_permissions(root.join("sbin/init"), fs::Permissions::from_mode(0o755)).unwrap();
-    Run::new("mke2fs").words("-q -F -t ext2 -d").arg(&root).arg(&disk).arg("96M").end().good();
+    // How large our program is depends on how it was built; what the machine writes comes on top.
+    let size = format!("{}M", (size_of(&root) >> 20) * 9 / 8 + 32);
+    Run::new("mke2fs").words("-q -F -t ext2 -d").arg(&root).arg(&disk).arg(size).end().good();
 
     let drive = format!("file={},format=raw", disk.display());
     let Some(mut machine) = Machine::with_kernel("/dev/sda", &["-drive", &drive]) else { return };
@@ -73,6 +96,8 @@ fn a_machine_serves_itself_over_vsock() {
     machine.expect("step 3: 4000000000 2097152");
     machine.expect("step 4: nbds+vsock://");
     machine.expect("with TLS");
+    machine.expect("step 5: the mount ended well");
+    machine.expect("step 6: the same");
     machine.expect("the last step");
     machine.expect_end();
 }
