@@ -74,6 +74,27 @@ fn a_port_is_a_number_and_zero_is_any() {
 }
 
 #[test]
+fn a_service_has_a_port_and_an_address_without_tcp_is_only_a_warning() {
+    let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    if !services.lines().any(|line| line.starts_with("nbd")) {
+        return e2e::skip("needs a service nbd in /etc/services");
+    }
+    let said = Run::diskpipe().words("serve -p no-such-service null").end().code(1).stderr;
+    assert!(said.contains("nor the name of a service"), "{said}");
+    // Wherever it listens, this is not known to be free; but it is known to be a port.
+    let said = Run::diskpipe().words("serve -p nbd -i 192.0.2.1 null").end().code(1).stderr;
+    assert!(said.contains("192.0.2.1:10809: cannot listen"), "{said}");
+    let ended = Run::serve("-U - -i 127.0.0.1 memory 1M", "diskpipe info --size \"$uri\"").end().good();
+    assert!(ended.text() == "1048576\n" && ended.stderr.contains("is for TCP"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_private_socket_is_private_whatever_the_umask() {
+    let look = "umask 0; diskpipe serve -U - memory 1M --run 'stat -c %a \"$(dirname \"$unixsocket\")\"'";
+    assert_eq!(Run::sh(look).text(), "700\n");
+}
+
+#[test]
 fn debug_flags_are_warned_about() {
     let warned = Run::diskpipe().words("serve -U - -D memory.foo=1 --debug=other.bar=2 memory 1M --run true");
     let warned = warned.end().good().stderr;
@@ -208,6 +229,19 @@ fn the_command_decides_how_it_ends() {
 }
 
 #[test]
+fn a_server_that_is_told_to_end_ends_its_command_and_that_is_a_good_end() {
+    assert_eq!(Run::serve("memory 1M", "kill -TERM $PPID; exec sleep 60").end().status.code(), Some(0));
+    assert_eq!(
+        Run::serve("memory 1M", "trap 'exit 4' TERM; kill -TERM $PPID; while :; do sleep 0.01; done")
+            .end()
+            .status
+            .code(),
+        Some(4)
+    );
+    assert_eq!(Run::serve("memory 1M", "kill -TERM $$").end().status.code(), Some(128 + 15));
+}
+
+#[test]
 fn a_label_is_a_warning_where_there_is_no_selinux() {
     if Path::new("/sys/fs/selinux/enforce").exists() {
         return;
@@ -293,7 +327,7 @@ fn verbose_lines_tell_of_every_step_as_nbdkits_do() {
     let script = "h.pread(512, 0); h.pwrite(bytes(512), 0); h.pwrite(bytes(512), 0, nbd.CMD_FLAG_FUA); \
                   h.zero(512, 0); h.trim(512, 512); h.flush(); h.cache(512, 0)";
     let command = format!("nbdsh -u \"$uri\" -c '{script}'");
-    let words = "-v --filter=offset memory 1M offset=512";
+    let words = "-v -U - --filter=offset memory 1M offset=512";
     let ours = Run::serve(words, &command).end().good().stderr;
     let theirs = Run::new("nbdkit").words(words).args(["--run", &command]).end().good().stderr;
     // What is after the name of the program, and the thread that theirs names: `nbdkit: memory.7: debug: ...`.
@@ -347,6 +381,23 @@ fn versions_and_facts_can_be_asked_for() {
         assert!(help.contains(long), "{long}");
     }
     assert!(shorts.lines().any(|short| short == "-U") && help.contains("-U, --unix"));
+}
+
+#[test]
+fn filters_lower_the_thread_model_of_a_plugin_that_was_given_nothing() {
+    let model = |arguments: &str| {
+        let text = Run::diskpipe().arg("serve").words(arguments).text();
+        text.lines().find_map(|line| line.strip_prefix("thread_model=")).unwrap().to_owned()
+    };
+    assert_eq!(
+        model("--filter=noparallel memory --dump-plugin serialize=connections"),
+        "serialize_connections"
+    );
+    assert_eq!(model("--filter=noparallel --filter=cow memory --dump-plugin"), "serialize_requests");
+    assert_eq!(model("--filter=error memory --dump-plugin"), "parallel");
+    let refused =
+        Run::diskpipe().words("serve --filter=delay memory --dump-plugin rdelay=soon").end().code(1);
+    assert!(refused.stderr.contains("rdelay=soon"), "{}", refused.stderr);
 }
 
 #[test]

@@ -24,7 +24,7 @@ mod trace;
 mod user;
 
 use anyhow::{Context, Result, anyhow, bail};
-use disk::{Backend, registry::Described};
+use disk::Backend;
 use listen::Place;
 use messages::Messages;
 use notify::Manager;
@@ -90,14 +90,7 @@ fn follow(program: &str, options: ServeOptions) -> Result<ExitCode> {
         What::LongOptions => describe::option_list(true),
         What::DumpPlugin => {
             let plugin = stack.plugin().context("--dump-plugin needs a plugin")?;
-            let described = match stack.describe(&options.arguments) {
-                Ok(described) => described,
-                // Without its parameters a plugin cannot start, but can be asked all the same.
-                Err(_) if options.arguments.is_empty() => {
-                    Described { thread_model: plugin.thread_model, lines: String::new() }
-                }
-                Err(error) => bail!(error),
-            };
+            let described = stack.describe(&options.arguments).map_err(anyhow::Error::msg)?;
             describe::plugin(program, plugin, &described)
         }
     };
@@ -145,6 +138,9 @@ impl Starting {
         }
         self.messages.debug(&format!("{} {}", self.program, describe::version_number(&self.program)));
         warn_of_flags(options, stack, &self.messages);
+        if let Some(address) = &options.unused_ipaddr {
+            self.messages.warn(&format!("-i {address} is for TCP, and is not used with -U, -s or --vsock"));
+        }
         let source = Source::start(options, stack, &self.messages)?;
         let endpoint = options.metrics.as_deref().map(Endpoint::open).transpose().context("--metrics")?;
         let metrics = endpoint.map(|endpoint| (endpoint, Arc::new(Metrics::new())));
@@ -215,15 +211,23 @@ impl Starting {
                     }
                     status
                 })?;
+                if self.command.was_ended() && status.signal() == Some(libc::SIGTERM) {
+                    // By us, as we were told to end: that is a good end.
+                    return Ok(self.over(place, &backend, ExitCode::SUCCESS));
+                }
                 if let Some(signal) = status.signal() {
                     self.messages.error(&format!("the command of --run was killed by signal {signal}"));
                 }
                 ExitCode::from(run::exit_code(status))
             }
         };
+        Ok(self.over(place, &backend, code))
+    }
+
+    fn over(&self, place: Place, backend: &Arc<dyn Backend>, code: ExitCode) -> ExitCode {
         drop(place);
         backend.finish();
-        Ok(code)
+        code
     }
 
     /// Where clients connect: sockets that were handed over, else what the options say, else what the file says.

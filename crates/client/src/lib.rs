@@ -28,7 +28,7 @@ mod remote_disk;
 pub use connect::{ConnectOptions, Connector};
 pub use connection::Connection;
 pub use negotiate::{Encryption, Failure, Negotiation, Step};
-pub use net::{Address, tls::ClientSettings as TlsSettings};
+pub use net::{Address, service_port, tls::ClientSettings as TlsSettings};
 /// The words of the protocol: URIs, flags, metadata contexts.
 pub use proto;
 pub use proto::{ExportEntry, handshake::Tls};

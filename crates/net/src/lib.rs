@@ -15,6 +15,7 @@ mod listener;
 mod raw;
 #[allow(unsafe_code)]
 mod room;
+mod services;
 mod ssh;
 mod stream;
 pub mod tls;
@@ -26,6 +27,7 @@ pub use connecting::{Connecting, Progress};
 pub use listener::{Family, Listener, Stop, accept_any};
 pub use raw::RawIoVec;
 pub use room::Room;
+pub use services::service_port;
 pub use stream::{How, Stream, Wait};
 
 /// What the system says, without the number that Rust puts behind it.

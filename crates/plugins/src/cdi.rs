@@ -65,7 +65,7 @@ impl From {
             }
             From::Podman(name) => {
                 let parent = fresh::temporary_directory();
-                let own = tempfile::Builder::new().prefix("diskpipe-").tempdir_in(&parent);
+                let own = fresh::private_directory(&parent, "diskpipe-");
                 let own = own.map_err(|e| Error::from(e).context(parent.display()))?;
                 let saved = own.path().join("image");
                 let said = podman(&["pull", name])?;

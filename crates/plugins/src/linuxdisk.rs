@@ -112,7 +112,7 @@ impl LinuxDisk {
     fn file_system(&self) -> Result<FileDisk> {
         let tree = Tree::read(std::slice::from_ref(&self.dir))?;
         let parent = fresh::temporary_directory();
-        let own = tempfile::Builder::new().prefix("diskpipe-").tempdir_in(&parent);
+        let own = fresh::private_directory(&parent, "diskpipe-");
         let own = own.map_err(|e| Error::from(e).context(parent.display()))?;
         let image = own.path().join("disk");
         let demand = Demand::of(&tree, self.r#type != FileSystem::Ext2);

@@ -208,21 +208,10 @@ impl Nbd {
 
     fn tcp_port(&self) -> Result<u16> {
         let Some(port) = &self.port else { return Ok(PORT) };
-        let known = || std::fs::read_to_string("/etc/services").ok().and_then(|text| service(&text, port));
-        port.parse().ok().filter(|port| *port > 0).or_else(known).ok_or_else(|| {
+        port.parse().ok().filter(|port| *port > 0).or_else(|| client::service_port(port)).ok_or_else(|| {
             Error::invalid(format!("port={port}: neither a port from 1 to 65535 nor the name of a service"))
         })
     }
-}
-
-/// The TCP port of a service by its name or alias, in the text of `/etc/services`.
-fn service(services: &str, name: &str) -> Option<u16> {
-    services.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let (first, number) = (words.next()?, words.next()?);
-        let port = number.strip_suffix("/tcp")?.parse().ok()?;
-        (first == name || words.any(|alias| alias == name)).then_some(port)
-    })
 }
 
 struct NbdBackend(Arc<Proxy>);

@@ -1,6 +1,9 @@
 //! Named file systems that are made when they are first asked for, and kept in a directory.
 
-use crate::{common::fresh::Recipe, file::FileDisk};
+use crate::{
+    common::fresh::{self, Recipe},
+    file::FileDisk,
+};
 use disk::{Backend, Client, Disk, Errno, Error, Export, Facts, Io, Plugin, Result};
 use params::{Params, Size};
 use rustix::{
@@ -107,7 +110,7 @@ impl Store {
     /// Makes the file. It gets its name when it is whole: who finds it finds all of it.
     fn make(&self, name: &str, path: &Path) -> Result<()> {
         // Names with a dot are no exports.
-        let own = tempfile::Builder::new().prefix(".making-").tempdir_in(&self.dir)?;
+        let own = fresh::private_directory(&self.dir, ".making-")?;
         let unfinished = own.path().join(name);
         self.recipe.make(&unfinished)?;
         match std::fs::hard_link(&unfinished, path) {

@@ -46,7 +46,7 @@ impl Backend for TmpDisks {
 
 fn make(recipe: &fresh::Recipe) -> Result<Arc<dyn Disk>> {
     let parent = fresh::temporary_directory();
-    let dir = tempfile::Builder::new().prefix("diskpipe-").tempdir_in(&parent);
+    let dir = fresh::private_directory(&parent, "diskpipe-");
     let dir = dir.map_err(|e| disk::Error::from(e).context(parent.display()))?;
     let file = dir.path().join("disk");
     recipe.make(&file)?;

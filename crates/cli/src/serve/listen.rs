@@ -6,6 +6,8 @@ use super::tls::Encryption;
 use anyhow::{Context, Result, bail};
 use net::Listener;
 use proto::uri::{Address, Uri};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// Sockets that clients can connect to from now on.
@@ -50,7 +52,9 @@ impl Place {
                 (vec![Listener::unix(&path, false)?], Address::Unix(path), None)
             }
             Listen::PrivateUnix => {
-                let dir = tempfile::Builder::new().prefix("diskpipe").tempdir();
+                // Private for others, too: the umask may be any.
+                let for_us = Permissions::from_mode(0o700);
+                let dir = tempfile::Builder::new().prefix("diskpipe").permissions(for_us).tempdir();
                 let dir = dir.context("cannot make a directory for the private socket")?;
                 let path = dir.path().join("socket");
                 (vec![Listener::unix(&path, true)?], Address::Unix(path), Some(dir))
@@ -136,6 +140,8 @@ mod tests {
         let variables = place.variables("a b", &Encryption::off());
         let socket = variables.unix_socket.unwrap();
         assert!(socket.exists());
+        let mode = socket.parent().unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
         assert_eq!(variables.uri, format!("nbd+unix:///a%20b?socket={}", socket.display()));
         drop(place);
         assert!(!socket.parent().unwrap().exists());

@@ -232,6 +232,8 @@ pub(crate) struct ServeOptions {
     pub(crate) listen: Listen,
     /// The option that says where to listen, if one does.
     pub(crate) listen_option: Option<&'static str>,
+    /// What was given with `-i`, where clients do not come over TCP.
+    pub(crate) unused_ipaddr: Option<String>,
     /// Outermost (nearest to the client) first.
     pub(crate) filters: Vec<String>,
     pub(crate) plugin: Option<String>,
@@ -359,6 +361,7 @@ impl Typed {
             .map_err(|wrong| BadUsage(format!("--log-format={log_format}: {}", wrong.0)))?;
         let listen = self.listen()?;
         let listen_option = self.listen_option();
+        let is_tcp = matches!(listen, Listen::Tcp { .. });
         let tls = TlsOptions {
             when: self.tls.as_deref().map(tls::when).transpose()?,
             certificates: self.tls_certificates,
@@ -378,6 +381,7 @@ impl Typed {
             foreground: self.foreground || self.exit_with_parent || self.run.is_some() || self.single,
             listen,
             listen_option,
+            unused_ipaddr: self.ipaddr.filter(|_| !is_tcp),
             filters: self.filter,
             plugin: words.next(),
             arguments: words.collect(),
@@ -458,13 +462,6 @@ impl Typed {
                 "-s and --config cannot be used together: a file is for many clients".into(),
             ));
         }
-        if let Some(ipaddr) =
-            self.ipaddr.as_ref().filter(|_| self.vsock || self.unix.is_some() || self.single)
-        {
-            return Err(BadUsage(format!(
-                "-i {ipaddr} is for TCP: it goes with -p, not with -U, -s or --vsock"
-            )));
-        }
         if self.config.is_some() {
             let given = [("a plugin", !self.words.is_empty()), ("--filter", !self.filter.is_empty())];
             return match given.iter().find(|(_, given)| *given) {
@@ -523,7 +520,10 @@ impl Typed {
             return Ok(Listen::Vsock { port });
         }
         let port = match &self.port {
-            Some(text) => text.parse().map_err(|_| bad(text, "port number from 0 to 65535"))?,
+            Some(text) => {
+                let port = text.parse().ok().or_else(|| net::service_port(text));
+                port.ok_or_else(|| bad(text, "port number from 0 to 65535, nor the name of a service"))?
+            }
             None => NBD,
         };
         let family = match (self.ipv4_only, self.ipv6_only) {

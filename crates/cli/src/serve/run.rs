@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the command is told about the server.
@@ -83,7 +84,10 @@ fn path_with(path: &OsStr, exe: &Path) -> Option<OsString> {
 
 /// The command while it runs, so that another thread can ask it to end.
 #[derive(Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<State>>);
+pub(crate) struct Running {
+    state: Arc<Mutex<State>>,
+    ended: Arc<AtomicBool>,
+}
 
 #[derive(Default)]
 enum State {
@@ -118,9 +122,15 @@ impl Running {
         child.wait()
     }
 
+    /// Whether [`Running::end`] was called while it ran.
+    pub(crate) fn was_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
     /// Asks the command to end, or keeps it from beginning.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
+        self.ended.fetch_or(!matches!(*state, State::Over), Relaxed);
         match *state {
             // It may have ended by itself.
             State::Runs(pid) => drop(rustix::process::kill_process(pid, Signal::TERM)),
@@ -130,7 +140,7 @@ impl Running {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

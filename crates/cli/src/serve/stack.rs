@@ -107,15 +107,29 @@ impl Stack {
         Ok(Shares { plugin: rest, filters })
     }
 
-    /// What is known of the plugin with its parameters. The error is a sentence.
+    /// What is known of the plugin with its parameters, and under the filters. Without parameters a plugin may not start, and
+    /// nor may a filter; each can be asked all the same. The error is a sentence.
     pub(crate) fn describe(&self, arguments: &[String]) -> Result<Described, String> {
         let plugin = self.plugin.ok_or("no plugin is given: try --help")?;
-        let mut rest = self.share(arguments)?.plugin;
-        let mut described = plugin.describe(&mut rest).map_err(|error| error.to_string())?;
+        let Shares { plugin: mut rest, filters } = self.share(arguments)?;
+        let bare = rest.is_empty();
+        let mut described = match plugin.describe(&mut rest) {
+            Err(_) if bare => Described { thread_model: plugin.thread_model, lines: String::new() },
+            described => described.map_err(|error| error.to_string())?,
+        };
         rest.finish(&[(plugin.about.name, plugin.about.params)]).map_err(|error| error.to_string())?;
-        if !self.filters.is_empty() {
-            let stack = self.start(arguments, &|_, _, backend| backend)?;
-            described.thread_model = described.thread_model.min(stack.thread_model());
+        for (filter, mut args) in self.filters.iter().zip(filters) {
+            // Over any disk: only how many requests the filter takes at once is asked.
+            let below = plugins::find("null").ok_or("there is no plugin null")?;
+            let below = below.start(&mut Args::default()).map_err(|error| error.to_string())?;
+            let bare = args.is_empty();
+            match filter.entry.start(&mut args, below) {
+                Err(_) if bare => {}
+                started => {
+                    let model = started.map_err(|error| error.to_string())?.thread_model();
+                    described.thread_model = described.thread_model.min(model);
+                }
+            }
         }
         Ok(described)
     }

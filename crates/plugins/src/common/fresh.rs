@@ -3,10 +3,11 @@
 use disk::{Error, Result};
 use params::Size;
 use std::{
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
 };
+use tempfile::TempDir;
 
 /// How the file is made.
 pub(crate) struct Recipe {
@@ -95,6 +96,15 @@ impl Recipe {
 pub(crate) fn temporary_directory() -> PathBuf {
     let given = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
     given.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
+/// A new directory that nobody else can look into, whatever the umask: what is served is the clients' business.
+///
+/// # Errors
+/// It cannot be made in `parent`.
+pub(crate) fn private_directory(parent: &Path, prefix: &str) -> std::io::Result<TempDir> {
+    let for_us = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix(prefix).permissions(for_us).tempdir_in(parent)
 }
 
 /// `$PATH` and where administrators' programs are, which users often have not in theirs.

@@ -75,14 +75,6 @@ fn what_tls_needs_is_looked_for_when_connecting() {
 }
 
 #[test]
-fn services_are_found_by_name_and_alias() {
-    let text = "# comment\nssh 22/tcp\nnbd 10809/udp\nnbd\t10809/tcp  Linux-NBD # network block device\n";
-    assert_eq!(service(text, "nbd"), Some(10809));
-    assert_eq!(service(text, "Linux-NBD"), Some(10809));
-    assert_eq!((service(text, "22"), service(text, "comment")), (None, None));
-}
-
-#[test]
 fn a_server_that_is_not_there_is_named() {
     let backend = start(&[("socket", "/nonexistent/s")]).unwrap();
     let error = backend.open(&Client::local("")).wait().map(drop).unwrap_err();

@@ -22,7 +22,7 @@ pub(crate) struct Script {
 
 /// A directory of its own for the script.
 pub(crate) fn directory() -> Result<TempDir> {
-    let made = tempfile::Builder::new().prefix("diskpipe-").tempdir();
+    let made = crate::common::fresh::private_directory(&std::env::temp_dir(), "diskpipe-");
     made.map_err(|e| Error::from(e).context("making a temporary directory"))
 }
 
