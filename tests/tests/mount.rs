@@ -226,6 +226,86 @@ fn what_cannot_be_written_to_says_so() {
     }
 }
 
+/// The type of a mount and its options, out of the kernel's table.
+fn in_the_table(mount_point: &Path) -> Option<(String, String)> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount_point = mount_point.canonicalize().unwrap();
+    table.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+        [_, at, kind, options, ..] if Path::new(at) == mount_point => {
+            Some((kind.to_owned(), options.to_owned()))
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn options_of_the_file_system_mean_what_they_mean_to_the_peer() {
+    mounts!("nbdfuse", "nbdkit");
+    let server = Server::nbdkit("memory 1M");
+    let uri = server.uri();
+    // (Lists with commas are taken by newer ones only.)
+    for options in [
+        "-o uid=7 -o gid=8",
+        "-o umask=027",
+        "-o noatime -o noexec -o dev -o suid",
+        "-o sync -o dirsync",
+        "-o subtype=thing -o attr_timeout=0.5",
+        "-o default_permissions -o kernel_cache",
+        "-o entry_timeout=3 -o negative_timeout=0 -o ac_attr_timeout=1 -o remember=5",
+        "-o noforget -o no_rofd_flush -o noauto_cache",
+    ] {
+        use std::os::unix::fs::MetadataExt;
+        let seen = |program: Run| {
+            let mut mounted = Mounted::start(program, "dir", options, &[&uri]);
+            let file = fs::metadata(mounted.file()).unwrap();
+            let (kind, words) = in_the_table(mounted.mount_point()).unwrap();
+            let kind = kind.replace("fuse.diskpipe", "fuse");
+            unmount(mounted.mount_point()); // the peer leaves its pidfile behind
+            assert!(mounted.process.wait(PATIENCE).expect("it ends with the mount").success());
+            (file.mode(), file.uid(), file.gid(), kind, words)
+        };
+        let (ours, theirs) = (seen(Run::diskpipe().arg("mount")), seen(Run::new("nbdfuse")));
+        assert_eq!(ours, theirs, "{options}");
+    }
+}
+
+#[test]
+fn a_tool_that_is_killed_leaves_no_mount_where_that_was_asked_for() {
+    mounts!();
+    let mut mounted = Mounted::ours("dir", "-o auto_unmount", OURS);
+    fs::metadata(mounted.file()).unwrap();
+    mounted.process.signal(rustix::process::Signal::KILL);
+    mounted.process.wait(PATIENCE).expect("it is killed");
+    let start = Instant::now();
+    while in_the_table(mounted.mount_point()).is_some() {
+        assert!(start.elapsed() < PATIENCE, "it stays mounted");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn as_many_connections_are_made_as_asked_for() {
+    mounts!("python3");
+    for (options, most) in [("-C 3", 3), ("", 4), ("-C 1", 1)] {
+        let directory = directory();
+        let log = directory.path().join("log");
+        let words = format!("--filter=log memory 1M logfile={}", log.display());
+        let server = Server::ours(&words);
+        let mounted = Mounted::ours("dir", options, &[&server.uri()]);
+        python(
+            &mounted.file(),
+            "from concurrent.futures import ThreadPoolExecutor
+f = os.open(path, os.O_RDWR)
+list(ThreadPoolExecutor(8).map(lambda n: os.pwrite(f, bytes(65536), n << 16), range(16)))",
+        );
+        mounted.unmount();
+        drop(server);
+        let log = fs::read_to_string(&log).unwrap();
+        let connections = log.lines().filter(|line| line.contains(" Connect ")).count();
+        assert_eq!(connections, most, "{options}: {log}");
+    }
+}
+
 #[test]
 fn holes_are_punched_found_and_filled() {
     mounts!("fallocate", "qemu-img");
@@ -373,6 +453,23 @@ for at in range(0, 1 << 20, 512):
     expected = b'%08d' % at if at % 4096 == 2048 else b'%08d' % (at - 512) if at % 4096 == 2560 else bytes(8)
     assert os.pread(f, 512, at)[:8] == expected, at",
     );
+    mounted.unmount();
+}
+
+#[test]
+fn what_others_write_to_the_server_is_read_by_who_opens_the_file_then() {
+    mounts!("python3");
+    let server = Server::ours("memory 1M");
+    let mounted = Mounted::ours("dir", "", &[server.uri().as_str()]);
+    let path = mounted.file();
+    // Small reads in a row, which are read ahead.
+    let read = "f = open(path, 'rb', buffering=0)
+assert all(f.read(512) == bytes([FILL]) * 512 for _ in range(100))";
+    for fill in 0..5u8 {
+        python(&path, &read.replace("FILL", &fill.to_string()));
+        let script = r#"head -c 100000 /dev/zero | tr '\0' "\\$0" | diskpipe copy - "$1""#;
+        Run::sh(script).arg(format!("{:o}", fill + 1)).arg(server.uri()).end().good();
+    }
     mounted.unmount();
 }
 

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod file_system;
+mod file_system_options;
 mod options;
 mod place;
 mod protocol;
@@ -14,6 +15,7 @@ use crate::command_line::{self};
 use anyhow::{Context, Result};
 use client::blocking::Client;
 use file_system::{FileSystem, LONGEST, Settings};
+use file_system_options::Fuse;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use options::{Options, Server};
 use place::Place;
@@ -31,11 +33,14 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 use workers::Workers;
 
 pub use options::command;
 
+/// So long the kernel may believe what it was told of the file.
+const BELIEVE: Duration = Duration::from_secs(1);
 /// So many of the kernel's own requests (read-ahead, for one) are under way at a time.
 const BACKGROUND: u16 = 64;
 
@@ -43,7 +48,7 @@ const BACKGROUND: u16 = 64;
 pub fn main(args: Vec<OsString>) -> ExitCode {
     command_line::run(args, "diskpipe mount", command(), |invocation, options: Options| {
         if options.fuse_help {
-            return command_line::print(options::FUSE_HELP);
+            return command_line::print(file_system_options::HELP);
         }
         match (options.server(invocation), options.fuse()) {
             (Ok(server), Ok(fuse)) => run(&options, server, fuse).map(|()| ExitCode::SUCCESS),
@@ -52,9 +57,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     })
 }
 
-fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
+fn run(options: &Options, server: Server, fuse: Fuse) -> Result<()> {
     let tell = |what: std::fmt::Arguments<'_>| {
-        if options.verbose {
+        if options.verbose || fuse.debug {
             eprintln!("mount: {what}");
         }
     };
@@ -68,13 +73,17 @@ fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(fuse.source.unwrap_or_else(|| "nbd".into())),
-        MountOption::Subtype("diskpipe".into()),
+        // (As `Subtype` it is dropped where no `fusermount3` is needed.)
+        MountOption::CUSTOM(format!("subtype={}", fuse.subtype.as_deref().unwrap_or("diskpipe"))),
         if read_only { MountOption::RO } else { MountOption::RW },
     ];
-    if fuse.default_permissions {
-        config.mount_options.push(MountOption::DefaultPermissions);
+    config.mount_options.extend(fuse.kernel);
+    if fuse.auto_unmount {
+        config.mount_options.push(MountOption::AutoUnmount);
     }
-    config.acl = match (fuse.allow_other, fuse.allow_root) {
+    // For the kernel, the process that unmounts after us is somebody else.
+    let owner_and_root = fuse.allow_root || (fuse.auto_unmount && !fuse.allow_other);
+    config.acl = match (fuse.allow_other, owner_and_root) {
         (true, _) => SessionACL::All,
         (_, true) => SessionACL::RootAndOwner,
         _ => SessionACL::Owner,
@@ -90,6 +99,8 @@ fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
         // A file that cannot be mapped would be none to some programs.
         direct: fuse.direct || (!fuse.keep_cache && can_map.load(Relaxed)),
         user: fuse.user.unwrap_or_else(|| rustix::process::getuid().as_raw()),
+        umask: fuse.umask,
+        believe: fuse.believe.unwrap_or(BELIEVE),
         group: fuse.group.unwrap_or_else(|| rustix::process::getgid().as_raw()),
     };
     let file_system = FileSystem::new(disk, settings);
@@ -106,7 +117,7 @@ fn run(options: &Options, server: Server, fuse: options::Fuse) -> Result<()> {
     if let Some(file) = &options.pidfile {
         fs::write(file, format!("{}\n", std::process::id())).with_context(|| file.display().to_string())?;
     }
-    let only = fuse.allow_root.then(|| rustix::process::geteuid().as_raw());
+    let only = owner_and_root.then(|| rustix::process::geteuid().as_raw());
     let ended = Workers::new(session.as_fd(), &file_system, only, options.single).run();
     stop.close();
     let _ = waiting.join(); // it cannot panic

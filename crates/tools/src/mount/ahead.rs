@@ -1,6 +1,7 @@
 //! Small reads in a row are answered out of a larger one.
 //!
-//! What was read ahead serves the reads that follow, for a moment at most, and never past a write. A program that wants every
+//! What was read ahead serves the reads that follow, for a moment at most, and never past a write, nor past the next time
+//! that the file is opened. A program that wants every
 //! read to reach the server opens the file with `O_DIRECT`.
 
 use disk::{Data, Range};
@@ -30,9 +31,18 @@ struct State {
     /// How far the last one went ahead.
     window: u64,
     kept: Option<(Range, Data, Instant)>,
-    /// Writes that are under way, and how many there were.
+    /// Writes that are under way.
     writing: u32,
-    writes: u64,
+    /// How often what was read became worthless.
+    forgotten: u64,
+}
+
+impl State {
+    /// What is on its way is not kept either.
+    fn forget(&mut self) {
+        self.kept = None;
+        self.forgotten += 1;
+    }
 }
 
 impl Ahead {
@@ -67,13 +77,13 @@ impl Ahead {
         }
         state.window = (state.window * 2).clamp(FIRST, MOST);
         let longer = Range::new(range.start, state.window.max(range.len).min(size - range.start));
-        let (writes, since) = (state.writes, Instant::now());
+        let (forgotten, since) = (state.forgotten, Instant::now());
         drop(state);
         // An error further on is none of this range.
         let Ok(data) = fetch(longer) else { return fetch(range) };
         let wanted = data.slice(0, range.len);
         let mut state = self.state();
-        if state.writes == writes {
+        if state.forgotten == forgotten {
             state.kept = Some((longer, data, since));
         }
         Ok(wanted)
@@ -82,10 +92,14 @@ impl Ahead {
     /// Before what was read is changed; until the guard is dropped, nothing is kept.
     pub(crate) fn write(&self) -> Writing<'_> {
         let mut state = self.state();
-        state.kept = None;
+        state.forget();
         state.writing += 1;
-        state.writes += 1;
         Writing(self)
+    }
+
+    /// Before the file is opened: who opens it sees what the server has then.
+    pub(crate) fn forget(&self) {
+        self.state().forget();
     }
 }
 
@@ -159,6 +173,19 @@ mod tests {
         };
         ahead.read(Range::new(3584, 512), SIZE, fetch).unwrap();
         assert_eq!(read(4096, 9), 9);
+    }
+
+    #[test]
+    fn who_opens_the_file_sees_what_others_wrote_to_the_server() {
+        let ahead = Ahead::default();
+        let read = |at: u64, fill: u8| {
+            let fetch = |range: Range| Ok::<_, ()>(Data::copy_from(&vec![fill; range.len as usize]));
+            ahead.read(Range::new(at, 512), SIZE, fetch).unwrap().to_vec()[0]
+        };
+        read(0, 1);
+        assert_eq!((read(512, 1), read(1024, 2)), (1, 1));
+        ahead.forget();
+        assert_eq!(read(1536, 3), 3);
     }
 
     #[test]

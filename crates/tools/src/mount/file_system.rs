@@ -17,8 +17,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// So long the kernel may believe what it was told of the file.
-const BELIEVE: Duration = Duration::from_secs(1);
 /// The longest request that the kernel sends, in bytes.
 pub(crate) const LONGEST: u32 = 1 << 20;
 /// Extents asked for at once.
@@ -45,6 +43,10 @@ pub(crate) struct Settings {
     pub(crate) direct: bool,
     pub(crate) user: u32,
     pub(crate) group: u32,
+    /// Permissions that file and directory have not; they have all others then.
+    pub(crate) umask: Option<u32>,
+    /// So long the kernel may believe what it was told of the file.
+    pub(crate) believe: Duration,
 }
 
 /// One file, maybe in a directory.
@@ -86,7 +88,11 @@ impl FileSystem {
             directory: !is_disk,
             size: if is_disk { self.disk.size() } else { 0 },
             block: self.disk.facts().blocks.preferred.clamp(512, LONGEST),
-            mode: if self.settings.read_only { read } else { write },
+            mode: match self.settings.umask {
+                Some(mask) => 0o777 & !mask,
+                None if self.settings.read_only => read,
+                None => write,
+            },
             user: self.settings.user,
             group: self.settings.group,
             since: self.since,
@@ -242,6 +248,7 @@ impl FileSystem {
         if self.settings.read_only && flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
             return Err(Errno::ROFS);
         }
+        self.ahead.forget();
         let direct = if self.settings.direct { DIRECT } else { 0 };
         let keep = if self.settings.keep_cache { KEEP_CACHE } else { 0 };
         Ok(Body::opened(PARALLEL_WRITES | direct | keep))
@@ -273,14 +280,16 @@ impl FileSystem {
             What::Write { offset, .. } => Body::written(self.write(offset, payload)?),
             What::Lookup { name } => {
                 match self.settings.name.as_deref().is_some_and(|disk| disk.as_bytes() == name) {
-                    true if request.node == ROOT => Body::entry(BELIEVE, &self.attributes(INSIDE)),
+                    true if request.node == ROOT => {
+                        Body::entry(self.settings.believe, &self.attributes(INSIDE))
+                    }
                     _ => return Err(Errno::NOENT),
                 }
             }
-            What::Attributes => Body::attributes(BELIEVE, &self.attributes(request.node)),
+            What::Attributes => Body::attributes(self.settings.believe, &self.attributes(request.node)),
             What::SetAttributes { size } => {
                 self.set_size(size)?;
-                Body::attributes(BELIEVE, &self.attributes(request.node))
+                Body::attributes(self.settings.believe, &self.attributes(request.node))
             }
             What::Open { flags } => self.open(request.node, flags)?,
             What::Flush => self.flush().map(|()| Body::default())?,

@@ -1,5 +1,6 @@
 //! The command line of `mount`.
 
+use super::file_system_options::Fuse;
 use crate::command_line::{Invocation, Word};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
@@ -123,34 +124,6 @@ impl Drop for Started {
     }
 }
 
-/// What `-o` says.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fuse {
-    pub(crate) allow_other: bool,
-    pub(crate) allow_root: bool,
-    pub(crate) default_permissions: bool,
-    pub(crate) direct: bool,
-    pub(crate) keep_cache: bool,
-    pub(crate) read_only: bool,
-    pub(crate) source: Option<String>,
-    pub(crate) user: Option<u32>,
-    pub(crate) group: Option<u32>,
-}
-
-/// The text of `--fuse-help`.
-pub(crate) const FUSE_HELP: &str = "\
-Options of the file system:
-    -o allow_other          other users see the file, too
-    -o allow_root           root sees the file, too
-    -o default_permissions  the kernel checks permissions
-    -o direct_io            the kernel keeps nothing in its cache: as it is without kernel_cache
-    -o fsname=NAME          what the table of mounts shows as the source
-    -o gid=N                the group of the file
-    -o kernel_cache         the kernel caches what is read, and keeps it between one open and the next
-    -o ro                   as --readonly
-    -o uid=N                the user of the file
-";
-
 impl Options {
     /// Where to mount.
     pub(crate) fn mount_point(&self) -> &Path {
@@ -206,32 +179,7 @@ impl Options {
     /// # Errors
     /// A sentence.
     pub(crate) fn fuse(&self) -> Result<Fuse, String> {
-        let mut fuse = Fuse::default();
-        for option in self.options.iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
-            let number = |text: &str| {
-                text.parse().map(Some).map_err(|_| format!("-o {option}: “{text}” is not a number"))
-            };
-            match option.split_once('=') {
-                None => match option {
-                    "allow_other" => fuse.allow_other = true,
-                    "allow_root" => fuse.allow_root = true,
-                    "default_permissions" => fuse.default_permissions = true,
-                    "direct_io" => fuse.direct = true,
-                    "kernel_cache" => fuse.keep_cache = true,
-                    "ro" => fuse.read_only = true,
-                    "rw" => fuse.read_only = false,
-                    _ => return Err(format!("-o {option}: there is no such option; see --fuse-help")),
-                },
-                Some(("fsname", name)) => fuse.source = Some(name.to_owned()),
-                Some(("gid", id)) => fuse.group = number(id)?,
-                Some(("uid", id)) => fuse.user = number(id)?,
-                Some(_) => return Err(format!("-o {option}: there is no such option; see --fuse-help")),
-            }
-        }
-        if fuse.allow_other && fuse.allow_root {
-            return Err("-o allow_other and allow_root exclude each other".into());
-        }
-        Ok(fuse)
+        Fuse::read(&self.options)
     }
 }
 
@@ -279,14 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn options_of_the_file_system_are_a_list() {
-        let fuse = |args: &[&str]| parse(args).unwrap().0.fuse();
-        let found = fuse(&["-o", "ro,uid=7", "-okernel_cache", "-o", "fsname=x", "m", "u"]).unwrap();
-        assert_eq!((found.read_only, found.user, found.keep_cache), (true, Some(7), true));
-        assert_eq!(found.source.as_deref(), Some("x"));
-        for bad in ["nosuch", "uid=x", "ro=1", "allow_other,allow_root"] {
-            assert!(fuse(&["-o", bad, "m", "u"]).is_err(), "{bad}");
-        }
+    fn options_of_the_file_system_come_one_by_one_or_as_a_list() {
+        let fuse = parse(&["-o", "ro,uid=7", "-okernel_cache", "m", "u"]).unwrap().0.fuse().unwrap();
+        assert_eq!((fuse.read_only, fuse.user, fuse.keep_cache), (true, Some(7), true));
     }
 
     #[test]
