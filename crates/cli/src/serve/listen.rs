@@ -15,8 +15,20 @@ pub(crate) struct Place {
     pub(crate) listeners: Vec<Listener>,
     /// `None` for sockets that somebody else made.
     pub(crate) address: Option<Address>,
-    /// Removed, with the socket in it, when the server ends.
-    _private: Option<tempfile::TempDir>,
+    /// Behind the listeners, so that it is empty when it goes.
+    _private: Option<Private>,
+}
+
+/// A private socket's directory, removed with whatever is in it when the server ends.
+struct Private(tempfile::TempDir);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // Usually it is empty, and one call does it.
+        if std::fs::remove_dir(self.0.path()).is_ok() {
+            self.0.disable_cleanup(true);
+        }
+    }
 }
 
 impl Place {
@@ -57,7 +69,7 @@ impl Place {
                 let dir = tempfile::Builder::new().prefix("diskpipe").permissions(for_us).tempdir();
                 let dir = dir.context("cannot make a directory for the private socket")?;
                 let path = dir.path().join("socket");
-                (vec![Listener::unix(&path, true)?], Address::Unix(path), Some(dir))
+                (vec![Listener::unix(&path, true)?], Address::Unix(path), Some(Private(dir)))
             }
             // Context id 1 is this machine itself.
             Listen::Vsock { port } => {

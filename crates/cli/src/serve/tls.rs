@@ -20,6 +20,12 @@ pub(crate) struct TlsOptions {
     pub(crate) priority: Option<String>,
 }
 
+impl TlsOptions {
+    fn says_nothing(&self) -> bool {
+        *self == TlsOptions::default()
+    }
+}
+
 /// The value of `--tls`.
 pub(crate) fn when(text: &str) -> Result<Tls, BadUsage> {
     if text == "require" {
@@ -57,6 +63,9 @@ impl Encryption {
             (None, None) if tls::BUILT => tls::server_directory().map(Keys::Certificates),
             (None, None) => None,
         };
+        if keys.is_none() && options.says_nothing() {
+            return Ok(Encryption::off());
+        }
         let made = match &keys {
             Some(keys) => make(options, keys, messages),
             None if !tls::BUILT => {
