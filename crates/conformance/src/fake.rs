@@ -18,6 +18,9 @@ use std::{
 /// Holes begin and end at multiples of this.
 const GRANULE: u64 = 512;
 
+/// What a write, zero or trim does.
+type Change = Box<dyn FnOnce(&Shared) -> Result<()> + Send>;
+
 /// A fake disk; clones are the same disk.
 #[derive(Clone)]
 pub struct Fake(Arc<Shared>);
@@ -40,6 +43,10 @@ struct State {
     held: bool,
     waiting: Vec<Waker>,
     failing: Option<(u64, Random)>,
+    /// Whether changes that are dropped come about with the next flush.
+    late: bool,
+    /// Changes that were dropped.
+    dropped: Vec<Change>,
     counts: BTreeMap<OpKind, u64>,
     opened: u64,
     closed: u64,
@@ -80,6 +87,8 @@ impl Fake {
             held: false,
             waiting: vec![],
             failing: None,
+            late: false,
+            dropped: vec![],
             counts: BTreeMap::new(),
             opened: 0,
             closed: 0,
@@ -133,6 +142,11 @@ impl Fake {
             std::mem::take(&mut state.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Writes, zeroes and trims that are dropped come about as late as they may: with the next flush.
+    pub fn change_late(&self) {
+        self.0.lock().late = true;
     }
 
     /// One in `n` requests fails with `EIO`, chosen by `seed`; 0: none. A failed write may have been done in part.
@@ -273,9 +287,35 @@ impl FakeDisk {
         .await
     }
 
-    fn done(&self, range: Range, fua: bool) -> Result<()> {
-        self.0.changed(&mut self.0.lock(), range, fua);
-        Ok(())
+    fn change(
+        &self,
+        kind: OpKind,
+        range: Range,
+        fua: bool,
+        change: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
+    ) -> Io<'_, ()> {
+        let change: Change = Box::new(move |disk| {
+            change(disk)?;
+            disk.changed(&mut disk.lock(), range, fua);
+            Ok(())
+        });
+        let mut change = Late { of: &self.0, change: Some(change) };
+        self.run(kind, move || change.change.take().map_or(Ok(()), |change| change(&self.0)))
+    }
+}
+
+/// A change that has not come about yet.
+struct Late<'a> {
+    of: &'a Shared,
+    change: Option<Change>,
+}
+
+impl Drop for Late<'_> {
+    fn drop(&mut self) {
+        let mut state = self.of.lock();
+        if state.late {
+            state.dropped.extend(self.change.take());
+        }
     }
 }
 
@@ -287,36 +327,40 @@ impl Disk for FakeDisk {
         self.run(OpKind::Read, move || Ok(self.0.read(range)))
     }
     fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
-        self.run(OpKind::Write, move || {
-            self.0.write(at, &data);
-            self.done(Range::new(at, data.len()), flags.fua)
+        self.change(OpKind::Write, Range::new(at, data.len()), flags.fua, move |disk| {
+            disk.write(at, &data);
+            Ok(())
         })
     }
     fn zero(&self, range: Range, flags: ZeroFlags) -> Io<'_, ()> {
-        self.run(OpKind::Zero { may_trim: flags.may_trim, fast: flags.fast }, move || {
+        let kind = OpKind::Zero { may_trim: flags.may_trim, fast: flags.fast };
+        self.change(kind, range, flags.fua, move |disk| {
             if flags.fast && !range.start.is_multiple_of(GRANULE) {
                 return Err(Error::new(Errno::NOTSUP, "not fast here"));
             }
-            self.0.clear(range);
-            self.0.allocate(range, !flags.may_trim);
-            self.done(range, flags.fua)
+            disk.clear(range);
+            disk.allocate(range, !flags.may_trim);
+            Ok(())
         })
     }
     fn trim(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
-        self.run(OpKind::Trim, move || {
+        self.change(OpKind::Trim, range, flags.fua, move |disk| {
             let first = range.start.next_multiple_of(GRANULE);
             let whole = Range::new(first, (range.end() / GRANULE * GRANULE).saturating_sub(first));
             if !whole.is_empty() {
-                self.0.clear(whole);
-                self.0.allocate(whole, false);
+                disk.clear(whole);
+                disk.allocate(whole, false);
             }
-            self.done(range, flags.fua)
+            Ok(())
         })
     }
     fn flush(&self) -> Io<'_, ()> {
         // Only what was answered before it was asked counts.
         let asked: Vec<Range> = self.0.lock().dirty.clone();
         self.run(OpKind::Flush, move || {
+            let dropped = std::mem::take(&mut self.0.lock().dropped);
+            // Nobody is there to hear of a failure.
+            dropped.into_iter().for_each(|change| drop(change(&self.0)));
             let mut state = self.0.lock();
             let state = &mut *state;
             for range in &asked {
@@ -343,7 +387,7 @@ impl Disk for FakeDisk {
         Some(self.0.medium.place(range.start as usize, range.len as usize))
     }
     fn placed(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
-        self.run(OpKind::Write, move || self.done(range, flags.fua))
+        self.change(OpKind::Write, range, flags.fua, |_| Ok(()))
     }
     fn close(&self) -> Io<'_, ()> {
         self.0.lock().closed += 1;

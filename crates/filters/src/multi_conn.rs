@@ -149,6 +149,15 @@ impl Drop for Joined {
     }
 }
 
+/// Marks its connection as one that wrote, when it is dropped.
+struct Mark<'a>(&'a Joined);
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        self.0.touched(WROTE);
+    }
+}
+
 impl Joined {
     fn touched(&self, what: u8) {
         if self.me.touched.load(SeqCst) & what == 0 {
@@ -210,8 +219,9 @@ impl EveryRequest for Joined {
         match op.kind {
             OpKind::Read => call().inspect(|_| self.touched(READ)),
             OpKind::Write | OpKind::Zero { .. } | OpKind::Trim => {
-                // Marked when it is done: a flush that comes in between does not cover it.
-                let done = call().inspect(|_| self.touched(WROTE));
+                // Marked when it is done, or dropped: a flush that comes in between does not cover it.
+                let mark = Mark(self);
+                let done = call().inspect(move |_| drop(mark));
                 if !(op.fua && self.all) {
                     return done;
                 }

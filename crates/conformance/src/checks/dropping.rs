@@ -41,6 +41,7 @@ pub(super) fn everywhere(subject: &Subject, seed: u64) {
     }
     if let Some(below) = &subject.below {
         below.wait_each_time(2);
+        below.change_late();
     }
     let mut random = Random::new(seed);
     let mut model = Model::of(&*disk);
@@ -55,6 +56,12 @@ pub(super) fn everywhere(subject: &Subject, seed: u64) {
         match answer {
             Some(answer) => model.check(&*disk, &step, answer),
             None => {
+                if let Some(range) = step.touches()
+                    && random.once_in(2)
+                {
+                    // Old or new, and what is read now must not be kept.
+                    let _ = crate::model::read_all(&*disk, range);
+                }
                 if facts.flush {
                     soon(disk.flush()).unwrap_or_else(|e| panic!("flushing: {e}"));
                 }

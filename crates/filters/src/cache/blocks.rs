@@ -11,9 +11,9 @@
 //! * before a block's room is given back, likewise;
 //! * a block that was written back is clean only when the disk below has flushed it.
 
-use super::{Mode, recent::Recent};
+use super::{Mode, recent::Recent, unsettled::Unsettled};
 use crate::common::on_read::OnRead;
-use disk::{Data, Disk, Facts, Range, Result, WriteFlags};
+use disk::{Data, Disk, Facts, Io, Range, Result, WriteFlags};
 use reactor::InFlight;
 use std::{
     collections::BTreeSet,
@@ -56,6 +56,8 @@ pub(super) struct Shared {
     flushing: async_lock::Mutex<()>,
     /// Held to read below and keep that (by many), and to change below what nobody has claimed.
     pub(super) changing: async_lock::RwLock<()>,
+    /// Changes below that nobody waits for any more.
+    unsettled: Unsettled,
     /// The disk below was changed since its last flush.
     below_changed: AtomicBool,
     /// The file says that the disk below is being changed, so that its identity is not known.
@@ -79,6 +81,7 @@ impl Shared {
             dirty: Dirty::default(),
             flushing: Default::default(),
             changing: Default::default(),
+            unsettled: Default::default(),
             below_changed: AtomicBool::new(changing),
             disowned: async_lock::Mutex::new(changing),
             blocks: Arc::new(blocks),
@@ -197,6 +200,7 @@ impl Cache {
 
     /// Reads the disk below, in as many pieces as it takes.
     pub(super) async fn read_base(&self, r: Range) -> Result<Data> {
+        self.unsettled.settle().await;
         let most = u64::from(self.facts.blocks.maximum);
         if r.len <= most {
             return self.base.read(r).await;
@@ -228,9 +232,22 @@ impl Cache {
         self.disown().await?;
         let most = u64::from(self.facts.blocks.maximum);
         for part in Range::new(at, data.len()).split_at_multiples(most) {
-            self.base.write(part.start, data.slice(part.start - at, part.len), flags).await?;
+            let data = data.slice(part.start - at, part.len);
+            self.change_base(|base| base.write(part.start, data, flags)).await?;
         }
         Ok(())
+    }
+
+    /// Makes a request of the disk below that changes it.
+    pub(super) async fn change_base(
+        &self,
+        request: impl FnOnce(&dyn Disk) -> Io<'_, ()> + Send,
+    ) -> Result<()> {
+        self.unsettled.settle().await;
+        let begun = self.unsettled.begin(&self.base);
+        let outcome = request(&*self.base).await;
+        begun.over();
+        outcome
     }
 
     /// Makes stable what was changed below.
@@ -439,12 +456,19 @@ impl Cache {
 
     /// Makes all writes stable: below, or in the file if there is one.
     pub(super) async fn flush(&self) -> Result<()> {
-        if self.is_kept() {
-            self.sync().await?;
-            return if self.below_changed.load(SeqCst) { self.flush_base().await } else { Ok(()) };
+        if !self.is_kept() {
+            self.write_all_back().await?;
+            return self.stable_base().await;
         }
-        self.write_all_back().await?;
-        self.flush_base().await
+        self.sync().await?;
+        if self.below_changed.load(SeqCst) { self.stable_base().await } else { Ok(()) }
+    }
+
+    /// As [`Cache::flush_base`], for a client, who is to hear of all that failed.
+    pub(super) async fn stable_base(&self) -> Result<()> {
+        let owed = self.unsettled.take_failure();
+        let outcome = self.flush_base().await;
+        owed.map_or(outcome, Err)
     }
 
     /// Makes of clean blocks, which are claimed, such as are not here, also in the file.

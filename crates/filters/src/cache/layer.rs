@@ -289,7 +289,7 @@ impl Cache {
                 Err(_) => {}
             }
         }
-        if flags.fua && !native.fua { self.flush_base().await } else { Ok(()) }
+        if flags.fua && !native.fua { self.stable_base().await } else { Ok(()) }
     }
 
     /// Makes a request of the disk below that changes a whole range, to zeroes if `zero` says so, and forgets what the
@@ -329,7 +329,7 @@ impl Cache {
         // Until it is done, and if it fails or is given up, below may be old or new bytes. What is dirty holds then.
         let claims = self.forget(claims).await?;
         self.disown().await?;
-        request(&*self.base).await?;
+        self.change_base(request).await?;
         if self.is_kept() && claims.iter().any(|claim| claim.was() == State::Dirty) {
             // Before the file may say that they are not here: what it held was perhaps promised to last.
             self.flush_base().await?;
@@ -483,7 +483,7 @@ impl Layer {
             _ if !fua => Ok(()),
             Mode::Unsafe => Ok(()),
             _ if self.cache.is_kept() => self.cache.flush().await,
-            _ => self.cache.flush_base().await,
+            _ => self.cache.stable_base().await,
         }
     }
 }
