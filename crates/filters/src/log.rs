@@ -2,15 +2,20 @@
 //!
 //! Extents are part of the log, so the disk is written out here and not left to [`disk::Around`].
 
+mod ids;
 mod journal;
 mod line;
+mod notes;
+mod sheet;
 
 use disk::{
     Backend, Client, Data, Disk, Errno, Extents, Facts, Filter, Io, Range, Result, Status, WriteFlags,
     ZeroFlags, backend::Export, shared,
 };
+use ids::Ids;
 use journal::Journal;
 use line::{Line, Text, quoted, switch};
+use notes::{Act, Note, write_flags, zero_flags};
 use params::Params;
 use std::{
     path::PathBuf,
@@ -61,7 +66,7 @@ impl Backend for Logging {
             let connect = Line::alone("Connect").on(client.connection);
             let what = connected(client, next.facts());
             journal.write(connect, |out| out.str(&what));
-            let (journal, connection, ids) = (journal.clone(), client.connection, AtomicU64::new(0));
+            let (journal, connection, ids) = (journal.clone(), client.connection, Ids::default());
             Ok(Arc::new(Logged { journal, connection, ids, next }) as Arc<dyn Disk>)
         })
     }
@@ -165,12 +170,40 @@ fn leave<T>(journal: &Journal, line: Line, outcome: &Result<T>, say: impl FnOnce
 struct Logged {
     journal: Arc<Journal>,
     connection: u64,
-    ids: AtomicU64,
+    ids: Ids,
     next: Arc<dyn Disk>,
 }
 
 impl Logged {
-    /// Logs that a request comes, makes it and logs its outcome.
+    /// Notes that a request comes, makes it and notes its outcome.
+    #[inline]
+    fn noted<'a, T: Send + 'a>(
+        &'a self,
+        act: Act,
+        flags: u8,
+        range: Range,
+        call: impl FnOnce() -> Io<'a, T>,
+    ) -> Io<'a, T> {
+        let connection = self.connection;
+        let id = self.journal.note(|thread| {
+            let id = self.ids.next(thread);
+            Note { time: 0, connection, id, act, flags, range }
+        });
+        let answered = Note::answered(act, id, connection);
+        match call() {
+            // Made anew, not passed on: see `Io::inspect`.
+            Io::Ready(Ok(value)) => {
+                self.journal.note(|_| answered);
+                Io::Ready(Ok(value))
+            }
+            io => io.inspect(move |outcome| match outcome {
+                Ok(_) => drop(self.journal.note(|_| answered)),
+                Err(_) => leave(&self.journal, answered.line(), outcome, |_| String::new()),
+            }),
+        }
+    }
+
+    /// As `noted`, for answers that say something.
     fn logged<'a, T: Send + 'a>(
         &'a self,
         act: &'static str,
@@ -178,18 +211,9 @@ impl Logged {
         call: impl FnOnce() -> Io<'a, T>,
         say: impl FnOnce(&T) -> String + Send + 'a,
     ) -> Io<'a, T> {
-        let line = Line::enter(act, next_id(&self.ids)).on(self.connection);
+        let line = Line::enter(act, self.ids.next(self.journal.thread())).on(self.connection);
         self.journal.write(line, what);
         call().inspect(move |outcome| leave(&self.journal, line, outcome, say))
-    }
-
-    fn plain<'a, T: Send + 'a>(
-        &'a self,
-        act: &'static str,
-        what: impl Fn(&mut Text) -> &mut Text,
-        call: impl FnOnce() -> Io<'a, T>,
-    ) -> Io<'a, T> {
-        self.logged(act, what, call, |_| String::new())
     }
 }
 
@@ -197,27 +221,23 @@ impl Disk for Logged {
     disk::forward!(next: facts, next, resizing);
 
     fn read(&self, r: Range) -> Io<'_, Data> {
-        self.plain("Read", |out| out.range(r), || self.next.read(r))
+        self.noted(Act::Read, 0, r, || self.next.read(r))
     }
     fn write(&self, at: u64, data: Data, f: WriteFlags) -> Io<'_, ()> {
         let r = Range::new(at, data.len());
-        self.plain("Write", |out| out.range(r).switch("fua", f.fua), || self.next.write(at, data, f))
+        self.noted(Act::Write, write_flags(f), r, || self.next.write(at, data, f))
     }
     fn zero(&self, r: Range, f: ZeroFlags) -> Io<'_, ()> {
-        self.plain(
-            "Zero",
-            |out| out.range(r).switch("trim", f.may_trim).switch("fua", f.fua).switch("fast", f.fast),
-            || self.next.zero(r, f),
-        )
+        self.noted(Act::Zero, zero_flags(f), r, || self.next.zero(r, f))
     }
     fn trim(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
-        self.plain("Trim", |out| out.range(r).switch("fua", f.fua), || self.next.trim(r, f))
+        self.noted(Act::Trim, write_flags(f), r, || self.next.trim(r, f))
     }
     fn flush(&self) -> Io<'_, ()> {
-        self.plain("Flush", |out| out, || self.next.flush())
+        self.noted(Act::Flush, 0, self.facts().whole(), || self.next.flush())
     }
     fn cache(&self, r: Range) -> Io<'_, ()> {
-        self.plain("Cache", |out| out.range(r), || self.next.cache(r))
+        self.noted(Act::Cache, 0, r, || self.next.cache(r))
     }
     fn extents(&self, r: Range, limit: usize) -> Io<'_, Extents> {
         self.logged(
@@ -259,14 +279,14 @@ impl Disk for Logged {
         self.next.place(r)
     }
     fn placed(&self, r: Range, f: WriteFlags) -> Io<'_, ()> {
-        self.plain("Write", |out| out.range(r).switch("fua", f.fua), || self.next.placed(r, f))
+        self.noted(Act::Write, write_flags(f), r, || self.next.placed(r, f))
     }
 }
 
 impl Drop for Logged {
     fn drop(&mut self) {
         let line = Line::alone("Disconnect").on(self.connection);
-        self.journal.write(line, |out| out.str("transactions=").decimal(self.ids.load(Relaxed)));
+        self.journal.write(line, |out| out.str("transactions=").decimal(self.ids.given()));
     }
 }
 
