@@ -198,11 +198,18 @@ impl Starting {
         let code = match child {
             None => {
                 server.serve(&place.listeners)?;
+                drop(place);
                 ExitCode::SUCCESS
             }
             Some(child) => {
                 let status = std::thread::scope(|scope| {
-                    let serving = scope.spawn(|| server.serve(&place.listeners));
+                    let server = &server;
+                    let serving = scope.spawn(move || {
+                        let served = server.serve(&place.listeners);
+                        // The command may go on: who connects now must not wait for an answer.
+                        drop(place);
+                        served
+                    });
                     let status = self.command.wait(child).context("cannot wait for the command");
                     server.stop();
                     // A panic of that thread has been told already.
@@ -211,23 +218,21 @@ impl Starting {
                     }
                     status
                 })?;
-                if self.command.was_ended() && status.signal() == Some(libc::SIGTERM) {
+                match status.signal() {
                     // By us, as we were told to end: that is a good end.
-                    return Ok(self.over(place, &backend, ExitCode::SUCCESS));
+                    Some(libc::SIGTERM) if self.command.was_ended() => ExitCode::SUCCESS,
+                    signal => {
+                        if let Some(signal) = signal {
+                            let line = format!("the command of --run was killed by signal {signal}");
+                            self.messages.error(&line);
+                        }
+                        ExitCode::from(run::exit_code(status))
+                    }
                 }
-                if let Some(signal) = status.signal() {
-                    self.messages.error(&format!("the command of --run was killed by signal {signal}"));
-                }
-                ExitCode::from(run::exit_code(status))
             }
         };
-        Ok(self.over(place, &backend, code))
-    }
-
-    fn over(&self, place: Place, backend: &Arc<dyn Backend>, code: ExitCode) -> ExitCode {
-        drop(place);
         backend.finish();
-        code
+        Ok(code)
     }
 
     /// Where clients connect: sockets that were handed over, else what the options say, else what the file says.
