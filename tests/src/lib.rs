@@ -1,6 +1,7 @@
 //! What every end-to-end test needs: our own binary, the peers' programs, and children that never outlive their test.
 #![forbid(unsafe_code)]
 
+mod agree;
 mod device;
 mod first_files;
 mod image;
@@ -13,6 +14,7 @@ mod run;
 mod server;
 mod wire;
 
+pub use agree::{both_agree, words};
 pub use device::Loop;
 pub use image::{PARTITION, RealDisk, check_file_system, same_content};
 pub use machine::Machine;

@@ -1,23 +1,6 @@
 //! Values of parameters: every form that nbdkit's own parsers take or refuse, ours take or refuse, and mean the same by.
 
-use e2e::{Run, needs};
-
-/// Gives each text to both servers; what a client then says must be the same.
-fn both_agree(texts: &[&str], arguments: impl Fn(&str) -> Vec<String>, command: &str) {
-    needs!("nbdkit", "nbdinfo");
-    for text in texts {
-        let ask = |run: Run| {
-            let ended = run.args(["-U", "-"]).args(arguments(text)).args(["--run", command]).end();
-            (ended.status.success(), String::from_utf8_lossy(&ended.stdout).into_owned(), ended.stderr)
-        };
-        let (theirs, ours) = (ask(Run::new("nbdkit")), ask(Run::diskpipe().arg("serve")));
-        assert_eq!((theirs.0, &theirs.1), (ours.0, &ours.1), "{text:?}: {} and {}", theirs.2, ours.2);
-    }
-}
-
-fn words(words: &[&str], last: &str) -> Vec<String> {
-    words.iter().map(|word| word.replace("TEXT", last)).collect()
-}
+use e2e::{Run, both_agree, words};
 
 const NUMBERS: &[&str] = &[
     "0",

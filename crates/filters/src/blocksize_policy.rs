@@ -16,7 +16,7 @@ pub(crate) struct BlockSizePolicy {
     /// reads and writes alone.
     #[param(default = "allow")]
     blocksize_error_policy: Policy,
-    /// The minimum block size: a power of two up to 64K.
+    /// The minimum block size: a power of two up to 64K. Of all three, 0 is what the disk below says.
     blocksize_minimum: Option<Size>,
     /// The preferred block size: a power of two from 512 to 32M.
     blocksize_preferred: Option<Size>,
@@ -38,7 +38,11 @@ impl Filter for BlockSizePolicy {
     const NAME: &'static str = "blocksize-policy";
     const MANUAL: &'static str = include_str!("blocksize_policy.md");
 
-    fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
+    fn start(mut self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
+        for size in [&mut self.blocksize_minimum, &mut self.blocksize_preferred, &mut self.blocksize_maximum]
+        {
+            *size = size.filter(|size| size.bytes() != 0);
+        }
         self.check()?;
         Ok(each(next, move |disk, client| {
             let disk = self.hanging_up(disk, &client.hang_up);
@@ -92,10 +96,7 @@ impl BlockSizePolicy {
             Some(size) if u32::try_from(size.bytes()).is_err() => {
                 bad("blocksize-maximum", size, "more than 4294967295, the largest that the protocol knows")
             }
-            Some(size)
-                if size.bytes() != u64::from(u32::MAX)
-                    && (size.bytes() == 0 || size.bytes() % minimum != 0) =>
-            {
+            Some(size) if size.bytes() != u64::from(u32::MAX) && size.bytes() % minimum != 0 => {
                 bad("blocksize-maximum", size, "not a multiple of blocksize-minimum")
             }
             Some(size)

@@ -268,7 +268,10 @@ impl Cache {
             mode => mode,
         };
         let flush = below.flush || (below.write && (mode == Mode::Unsafe || kept));
+        let mut blocks = below.blocks;
+        blocks.preferred = blocks.preferred.max(block.min(1 << 16) as u32);
         let facts = Facts {
+            blocks,
             flush,
             fua: below.write && flush,
             cache: true,

@@ -9,7 +9,11 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+/// Looks are no closer to each other, whatever is asked for.
+const SOONEST: Duration = Duration::from_millis(1);
 
 /// End the server after an event: a file comes or goes, a process or a pipe ends, a script says so.
 ///
@@ -39,9 +43,6 @@ impl Filter for ExitWhen {
     const MANUAL: &'static str = include_str!("exitwhen.md");
 
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
-        if self.exit_when_poll.duration().is_zero() {
-            return Err(Error::invalid("exit-when-poll=0: there must be some time between two looks"));
-        }
         if let Some(pid) = self.exit_when_process_exits.iter().find(|pid| **pid < 1) {
             return Err(Error::invalid(format!("exit-when-process-exits={pid}: no process has that number")));
         }
@@ -109,7 +110,7 @@ impl Shared {
             if state.finished || (state.happened && state.here.is_empty()) {
                 return;
             }
-            let pause = self.params.exit_when_poll.duration();
+            let pause = self.params.exit_when_poll.duration().max(SOONEST);
             drop(self.idle.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
         }
     }

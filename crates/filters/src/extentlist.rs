@@ -83,7 +83,9 @@ fn kind_of(text: &str) -> std::result::Result<Kind, String> {
         Err(_) => text.split(',').try_fold(0, |bits, word| match word {
             "hole" => Ok(bits | 1),
             "zero" => Ok(bits | 2),
-            _ => Err(format!("'{word}' is neither hole nor zero")),
+            // As `nbdinfo --map` names what is neither.
+            "data" => Ok(bits),
+            _ => Err(format!("'{word}' is neither hole nor zero nor data")),
         })?,
     };
     Ok(Kind { hole: bits & 1 != 0, zero: bits & 2 != 0 })
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn lines_are_offset_length_and_type() {
-        let text = "1M 9M hole,zero\n\n 0  1M\n10M 4K 1\n11M 1 zero\n12M 0 3\n";
+        let text = "1M 9M hole,zero\n\n 0  1M data\n10M 4K 1\n11M 1 zero\n12M 0 3\n";
         let list = parse(text).unwrap();
         let shown: Vec<(u64, u64, bool, bool)> =
             list.iter().map(|l| (l.range.start, l.range.len, l.kind.hole, l.kind.zero)).collect();
@@ -149,7 +151,7 @@ mod tests {
     fn what_is_wrong_is_told_with_its_line() {
         let why = |text| parse(text).unwrap_err();
         assert_eq!(why("0 1M\n2M"), "line 2: '2M' is not OFFSET LENGTH [TYPE]");
-        assert_eq!(why("0 1M full"), "line 1: 'full' is neither hole nor zero");
+        assert_eq!(why("0 1M full"), "line 1: 'full' is neither hole nor zero nor data");
         assert_eq!(why("0 1M 4"), "line 1: '4' is no type: those are from 0 to 3");
         assert_eq!(why("5 5\n0 6"), "the extents of lines 2 and 1 overlap");
         assert_eq!(why("7E 7E"), "line 1: the extent ends beyond the largest disk");

@@ -41,6 +41,7 @@ enum Mode {
 
 #[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
 enum Track {
+    #[choice(alias = "conn")]
     Connection,
     Fast,
     Off,

@@ -16,6 +16,7 @@ pub(crate) struct NoParallel {
 #[derive(Choice, Clone, Copy, PartialEq, Eq)]
 enum Serialize {
     Requests,
+    #[choice(alias = "all_requests")]
     AllRequests,
     Connections,
 }

@@ -38,7 +38,7 @@ impl Value for Rules {
         }
         // Distinguished names and labels have commas of their own: a rule goes on until the next word that is one.
         let mut rules: Vec<Rule> = Vec::new();
-        for word in text.split(',') {
+        for word in text.strip_suffix(',').unwrap_or(text).split(',') {
             match (rules.last_mut(), Rule::from_word(word)) {
                 (_, Ok(rule)) => rules.push(rule),
                 (Some(Rule::Subject(name) | Rule::Issuer(name) | Rule::Security(name)), Err(_)) => {
@@ -57,13 +57,19 @@ impl Rule {
         let number = |text: &str| {
             u32::from_text(text).map_err(|wrong| Wrong(format!("in '{word}', '{text}' is {}", wrong.0)))
         };
+        let known = match word.to_ascii_lowercase().as_str() {
+            "all" | "any" => Some(Rule::Any),
+            "allipv4" | "anyipv4" => Some(Rule::AnyIpv4),
+            "allipv6" | "anyipv6" => Some(Rule::AnyIpv6),
+            "loopback" | "allloopback" | "anyloopback" => Some(Rule::Loopback),
+            "allunix" | "anyunix" => Some(Rule::AnyUnix),
+            "allvsock" | "anyvsock" => Some(Rule::AnyVsock),
+            _ => None,
+        };
+        if let Some(rule) = known {
+            return Ok(rule);
+        }
         Ok(match word.split_once(':') {
-            _ if matches!(word, "all" | "any") => Rule::Any,
-            _ if matches!(word, "allipv4" | "anyipv4") => Rule::AnyIpv4,
-            _ if matches!(word, "allipv6" | "anyipv6") => Rule::AnyIpv6,
-            _ if matches!(word, "loopback" | "allloopback" | "anyloopback") => Rule::Loopback,
-            _ if matches!(word, "allunix" | "anyunix") => Rule::AnyUnix,
-            _ if matches!(word, "allvsock" | "anyvsock") => Rule::AnyVsock,
             Some(("pid", n)) => Rule::Pid(number(n)?),
             Some(("uid", n)) => Rule::Uid(number(n)?),
             Some(("gid", n)) => Rule::Gid(number(n)?),
