@@ -130,11 +130,22 @@ fn small_numbers_are_those_of_nbdkit() {
 fn probabilities_are_those_of_nbdkit() {
     let chances = [
         "0", "1", "0.1", ".5", "5.", "1e-3", "1E-3", "10%", "100%", "101%", "1.5", "-1", "-1%", "1:10",
-        "0:1", "0:0", "1:0", "2:1", "1:2:3", ":10", "1:", "", "x", "1/10", "1 ", " 1", "nan", "inf", "%",
-        "1:10%", "10 %", "+1", "-0", "1e400", "1e-400", "-0%", ".", "0.5:1", "1 :2", "1: 2", "0%", "1:-1",
-        "-1:-1", "1:1e400", "NaN", "INF", "infinity",
+        "0:1", "0:0", "1:0", "2:1", "1:2:3", ":10", "1:", "", "x", "1 ", " 1", "nan", "inf", "%", "1:10%",
+        "10 %", "+1", "-0", "1e400", "1e-400", "-0%", ".", "0.5:1", "1 :2", "1: 2", "0%", "1:-1", "-1:-1",
+        "1:1e400", "NaN", "INF", "infinity",
     ];
     both_agree(&chances, |text| words(&["--filter=error", "error-rate=TEXT", "null"], text), "true");
+}
+
+/// Forms that releases of nbdkit after the one that is installed here take, as their manuals have them.
+#[test]
+fn forms_of_newer_releases_are_taken() {
+    for rate in ["1/10", "1e-1", "10%", "1:10", "0.1"] {
+        Run::serve(&format!("--filter=error null error-rate={rate}"), "true").end().good();
+    }
+    for delay in ["1.2", "1.2s", "1.2ms", "120ms", "1.2us", "1.2\u{3bc}s", "120\u{3bc}s", "1ns"] {
+        Run::serve(&format!("--filter=delay null delay-open={delay}"), "true").end().good();
+    }
 }
 
 #[test]

@@ -174,6 +174,21 @@ fn garbage_in_place_of_a_handshake_ends_that_connection_only() {
     }
 }
 
+/// As load balancers and port scanners do, and tools that list exports.
+#[test]
+fn who_only_looks_whether_somebody_listens_is_no_error() {
+    let mut server = Server::ours("memory 1M");
+    let before = settled(Way::Plain, &server);
+    let abort = b"\0\0\0\x03IHAVEOPT\0\0\0\x02\0\0\0\0";
+    for said in [b"".as_slice(), abort] {
+        let mut stream = server.connect();
+        std::io::Write::write_all(&mut stream, said).unwrap();
+    }
+    serves(Way::Plain, &server);
+    back_to(&mut server, before);
+    assert_eq!(server.log(), "");
+}
+
 #[test]
 fn a_request_that_is_no_request_ends_that_connection_only() {
     for way in Way::ALL {

@@ -83,6 +83,23 @@ mod tests {
         assert_eq!(u64::from_text(&"9".repeat(60)), Err("not between 0 and 18446744073709551615".into()));
     }
 
+    /// What nbdkit's own functions made of each text, as a plugin that calls them was seen to print it: a column for each type,
+    /// `-` where they refused, and the text.
+    #[test]
+    fn each_type_takes_what_nbdkit_takes() {
+        fn ours<T: Value + std::fmt::Display>(text: &str) -> String {
+            T::from_text(text).map_or("-".to_owned(), |number| number.to_string())
+        }
+        for line in include_str!("number_forms.txt").lines() {
+            let theirs: Vec<&str> = line.splitn(7, '|').collect();
+            let text = theirs[6].replace("\\t", "\t");
+            let text = text.as_str();
+            let signed = [ours::<i8>(text), ours::<i16>(text), ours::<i32>(text), ours::<i64>(text)];
+            assert_eq!(signed, theirs[..4], "{text:?}");
+            assert_eq!([ours::<u8>(text), ours::<u64>(text)], theirs[4..6], "{text:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_number_reads_back_in_each_base(n in any::<i64>()) {

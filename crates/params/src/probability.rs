@@ -3,7 +3,7 @@
 use crate::{Kind, Value, Wrong};
 use std::fmt;
 
-/// How likely something is, 0 to 1: `0.1`, `10%` or `1:10`.
+/// How likely something is, 0 to 1: `0.1`, `10%`, `1:10` or `1/10`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
 pub struct Probability(f64);
 
@@ -30,7 +30,7 @@ impl Value for Probability {
     fn from_text(text: &str) -> Result<Probability, Wrong> {
         let chance = if let Some(percent) = text.strip_suffix('%') {
             number(percent)? / 100.0
-        } else if let Some((part, whole)) = text.split_once(':') {
+        } else if let Some((part, whole)) = text.split_once([':', '/']) {
             let (part, whole) = (number(part)?, number(whole)?);
             // "0:0" is the natural way to compute "never" in a script.
             if part == 0.0 && whole == 0.0 { 0.0 } else { part / whole }
@@ -72,6 +72,9 @@ mod tests {
             ("10%", 0.1),
             ("100%", 1.0),
             ("1:10", 0.1),
+            ("1/10", 0.1),
+            ("1e-1/1", 0.1),
+            ("0/0", 0.0),
             ("0:1", 0.0),
             ("0:0", 0.0),
             (" 1", 1.0),
@@ -82,14 +85,14 @@ mod tests {
 
     #[test]
     fn what_is_outside_or_no_number_is_refused() {
-        for text in ["101%", "1.5", "-1", "-1%", "2:1", "1:0"] {
+        for text in ["101%", "1.5", "-1", "-1%", "2:1", "1:0", "2/1", "1/0"] {
             assert_eq!(
                 Probability::from_text(text),
                 Err("not between 0 and 1 (0% and 100%)".into()),
                 "{text}"
             );
         }
-        for text in ["", "x", "1:2:3", ":10", "1:", "1/10", "1 ", "nan", "inf", "%"] {
+        for text in ["", "x", "1:2:3", ":10", "1:", "1:10/2", "/10", "1/", "1 ", "nan", "inf", "%"] {
             let refused = Probability::from_text(text).unwrap_err();
             assert_eq!(refused, "not a probability such as 0.1, 10% or 1:10".into(), "{text:?}");
         }

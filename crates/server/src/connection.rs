@@ -96,7 +96,7 @@ fn converse(
     timed.preconnect(client).wait().map_err(|e| format!("refused: {e}"))?;
     let agreed = match negotiate(stream, &timed, options, client) {
         Ok(Some(agreed)) => agreed,
-        Err(Broken::Io(_) | Broken::Short) if clock.has_run_out() => {
+        Ok(None) | Err(Broken::Io(_) | Broken::Short) if clock.has_run_out() => {
             let limit = options.handshake_limit.as_secs_f32();
             return Err(format!("cut off, because its handshake took more than {limit} seconds"));
         }

@@ -23,7 +23,7 @@ pub(crate) struct Agreed {
     pub(crate) first: Vec<u8>,
 }
 
-/// Greets the client and answers its options; `None` when it leaves in good order.
+/// Greets the client and answers its options; `None` when it leaves in good order, or without a word.
 #[inline(never)] // see `connection::converse`
 pub(crate) fn negotiate(
     stream: &Stream,
@@ -38,19 +38,28 @@ pub(crate) fn negotiate(
     let mut machine = ServerHandshake::new(options.policy.clone());
     // Few options are longer, and those come in pieces: a busy connection keeps the stack that it has used.
     let mut room = [0; 512];
+    let mut heard = false;
     loop {
         let event = machine.next();
         if !matches!(event, Ok(Event::List | Event::Export { .. } | Event::MetaContexts { .. })) {
             // A question is answered first, so that one send carries all answers.
             let output = machine.take_output();
-            if !output.is_empty() {
-                stream.send_all(&output)?;
+            if !output.is_empty()
+                && let Err(e) = stream.send_all(&output)
+            {
+                // Who says goodbye need not wait for the answer, and who looks whether somebody listens wants none.
+                return if matches!(event, Ok(Event::Aborted)) || !heard { Ok(None) } else { Err(e.into()) };
             }
         }
         match event.map_err(|e| Broken::Protocol(e.to_string()))? {
-            Event::NeedInput => match stream.recv(&mut room, Wait::Block)? {
-                0 => return Err(Broken::Short),
-                n => machine.feed(&room[..n]),
+            Event::NeedInput => match stream.recv(&mut room, Wait::Block) {
+                Ok(0) | Err(_) if !heard => return Ok(None),
+                Ok(0) => return Err(Broken::Short),
+                Ok(n) => {
+                    heard = true;
+                    machine.feed(&room[..n]);
+                }
+                Err(e) => return Err(e.into()),
             },
             Event::List => opener.list(&mut machine),
             Event::Export { name, purpose, .. } => opener.export(&mut machine, &name, purpose),

@@ -66,7 +66,8 @@ impl Place {
             Listen::PrivateUnix => {
                 // Private for others, too: the umask may be any.
                 let for_us = Permissions::from_mode(0o700);
-                let dir = tempfile::Builder::new().prefix("diskpipe").permissions(for_us).tempdir();
+                let dir =
+                    tempfile::Builder::new().prefix("diskpipe").permissions(for_us).tempdir_in(parent());
                 let dir = dir.context("cannot make a directory for the private socket")?;
                 let path = dir.path().join("socket");
                 (vec![Listener::unix(&path, true)?], Address::Unix(path), Some(Private(dir)))
@@ -113,6 +114,14 @@ impl Place {
         variables.uri = uri.to_string();
         variables
     }
+}
+
+/// Where private sockets are made: `$TMPDIR`, unless there is none or its name leaves no room for a socket's, which
+/// has 107 bytes at most.
+fn parent() -> PathBuf {
+    const LONGEST: usize = 80;
+    let wanted = std::env::temp_dir();
+    if wanted.as_os_str().len() <= LONGEST && wanted.is_dir() { wanted } else { "/tmp".into() }
 }
 
 /// A place as files name it: `127.0.0.1:10809`, `[::1]:10809`, `:10809`, `unix:PATH` or `vsock:PORT`.

@@ -240,8 +240,14 @@ fn the_option_that_says_where_to_listen_is_known() {
 
 #[test]
 fn bad_values_name_the_option() {
-    assert_eq!(refused("-p abc null"), "--port=abc: not a port number from 0 to 65535, nor the name of a service");
-    assert_eq!(refused("-p 99999 null"), "--port=99999: not a port number from 0 to 65535, nor the name of a service");
+    assert_eq!(
+        refused("-p abc null"),
+        "--port=abc: not a port number from 0 to 65535, nor the name of a service"
+    );
+    assert_eq!(
+        refused("-p 99999 null"),
+        "--port=99999: not a port number from 0 to 65535, nor the name of a service"
+    );
     assert_eq!(refused("-t abc null"), "--threads=abc: not a whole number such as 10, 0xa or 012");
     assert!(refused("--mask-handshake=x null").starts_with("--mask-handshake=x: not a whole number"));
     assert!(refused("--log=foo null").starts_with("--log=foo: not one of stderr, syslog, null or default"));
