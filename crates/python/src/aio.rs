@@ -1,7 +1,8 @@
 //! Requests that do not wait, and pumping. Each returns a cookie; completion(error), if given, is called at its end.
 
 use crate::{
-    callback::{Callback, Number, completion},
+    arguments::{Number, Words, bits},
+    callback::{Callback, completion},
     handle::{Nbd, calls},
     memory::{Lent, borrow_descriptor},
 };
@@ -22,7 +23,7 @@ impl Nbd {
         buf: &Bound<'_, PyAny>,
         offset: Number,
         completion: Option<Callback>,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<u64> {
         let memory = Lent::writable(buf)?.boxed();
         self.with(py, "nbd_aio_pread", |h| h.aio_pread(memory, offset.0, how(flags, completion)))
@@ -37,7 +38,7 @@ impl Nbd {
         offset: Number,
         chunk: Callback,
         completion: Option<Callback>,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<u64> {
         let memory = Lent::writable(buf)?.boxed();
         self.with(py, "nbd_aio_pread_structured", |h| {
@@ -53,7 +54,7 @@ impl Nbd {
         buf: &Bound<'_, PyAny>,
         offset: Number,
         completion: Option<Callback>,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<u64> {
         let memory = Lent::readable(buf)?.boxed();
         self.with(py, "nbd_aio_pwrite", |h| h.aio_pwrite(memory, offset.0, how(flags, completion)))
@@ -98,23 +99,23 @@ impl Nbd {
 calls! {
     /// Begin flush().
     #[pyo3(signature = (completion=None, flags=0))]
-    fn aio_flush(h, completion: Option<Callback>, flags: u32) -> u64 { h.aio_flush(how(flags, completion)) }
+    fn aio_flush(h, completion: Option<Callback>, #[pyo3(from_py_with = bits)] flags: u32) -> u64 { h.aio_flush(how(flags, completion)) }
 
     /// Begin trim().
     #[pyo3(signature = (count, offset, completion=None, flags=0))]
-    fn aio_trim(h, count: Number, offset: Number, completion: Option<Callback>, flags: u32) -> u64 {
+    fn aio_trim(h, count: Number, offset: Number, completion: Option<Callback>, #[pyo3(from_py_with = bits)] flags: u32) -> u64 {
         h.aio_trim(count.0, offset.0, how(flags, completion))
     }
 
     /// Begin cache().
     #[pyo3(signature = (count, offset, completion=None, flags=0))]
-    fn aio_cache(h, count: Number, offset: Number, completion: Option<Callback>, flags: u32) -> u64 {
+    fn aio_cache(h, count: Number, offset: Number, completion: Option<Callback>, #[pyo3(from_py_with = bits)] flags: u32) -> u64 {
         h.aio_cache(count.0, offset.0, how(flags, completion))
     }
 
     /// Begin zero().
     #[pyo3(signature = (count, offset, completion=None, flags=0))]
-    fn aio_zero(h, count: Number, offset: Number, completion: Option<Callback>, flags: u32) -> u64 {
+    fn aio_zero(h, count: Number, offset: Number, completion: Option<Callback>, #[pyo3(from_py_with = bits)] flags: u32) -> u64 {
         h.aio_zero(count.0, offset.0, how(flags, completion))
     }
 
@@ -132,7 +133,7 @@ calls! {
         offset: Number,
         extent: Callback,
         completion: Option<Callback>,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> u64 {
         h.aio_block_status(count.0, offset.0, None, extent.extent(), how(flags, completion))
     }
@@ -145,7 +146,7 @@ calls! {
         offset: Number,
         extent64: Callback,
         completion: Option<Callback>,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> u64 {
         h.aio_block_status(count.0, offset.0, None, extent64.extent_64(), how(flags, completion))
     }
@@ -156,21 +157,24 @@ calls! {
         h,
         count: Number,
         offset: Number,
-        contexts: Vec<String>,
+        contexts: Words,
         extent64: Callback,
         completion: Option<Callback>,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> u64 {
         let extent = extent64.extent_64();
-        h.aio_block_status(count.0, offset.0, Some(&contexts), extent, how(flags, completion))
+        h.aio_block_status(count.0, offset.0, Some(&contexts.0), extent, how(flags, completion))
     }
 
     /// Begin to end the connection; aio_is_closed() or aio_is_dead() tells when it has.
     #[pyo3(signature = (flags=0))]
-    fn aio_disconnect(h, flags: u32) -> () { h.aio_disconnect(flags) }
+    fn aio_disconnect(h, #[pyo3(from_py_with = bits)] flags: u32) -> () { h.aio_disconnect(flags) }
 
     /// Whether a request is complete, by its cookie; then it is retired. A failed one raises its error.
-    fn aio_command_completed(h, cookie: i64) -> bool { h.command_completed(cookie) }
+    fn aio_command_completed(h, cookie: Number) -> bool {
+        // No request ever has a higher one.
+        i64::try_from(cookie.0).map_or(Ok(false), |cookie| h.command_completed(cookie))
+    }
 
     /// The cookie of a request that is complete and not retired; 0 if none is, but some are in flight.
     fn aio_peek_command_completed(h) -> u64 { h.peek_completed() }

@@ -1,4 +1,4 @@
-//! Callbacks: Python functions that the handle calls while it is pumped, and arguments with Python's manners.
+//! Callbacks: Python functions that the handle calls while it is pumped.
 
 use client::handle::{ChunkFn, CommandFn, ContextFn, DebugFn, ExtentFn, ListFn};
 use pyo3::{
@@ -7,46 +7,6 @@ use pyo3::{
     sync::PyOnceLock,
     types::{PyBool, PyBytes, PyInt, PyList, PyMemoryView, PyTuple, PyType},
 };
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
-
-/// A 64-bit number. A negative one wraps, as in C, and is found to be out of bounds later.
-pub(crate) struct Number(pub(crate) u64);
-
-impl<'py> FromPyObject<'_, 'py> for Number {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match object.extract::<u64>() {
-            Ok(number) => Ok(Number(number)),
-            Err(e) => object.extract::<i64>().map(|number| Number(number as u64)).map_err(|_| e),
-        }
-    }
-}
-
-/// Whatever is true or false.
-pub(crate) struct Truth(pub(crate) bool);
-
-impl<'py> FromPyObject<'_, 'py> for Truth {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        object.is_truthy().map(Truth)
-    }
-}
-
-/// The path of a file, as text, bytes, or whatever `os.fspath()` takes.
-pub(crate) struct Path(pub(crate) PathBuf);
-
-impl<'py> FromPyObject<'_, 'py> for Path {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match object.cast::<PyBytes>() {
-            Ok(bytes) => Ok(Path(OsStr::from_bytes(bytes.as_bytes()).into())),
-            Err(_) => object.extract().map(Path),
-        }
-    }
-}
 
 /// Something to be called.
 pub(crate) struct Callback(Py<PyAny>);

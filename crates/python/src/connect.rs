@@ -1,7 +1,7 @@
 //! Ways to a server. Those without `aio_` wait until the connection can be used.
 
 use crate::{
-    callback::Path,
+    arguments::{Path, Text, Words},
     handle::{Nbd, calls, raise},
     memory,
 };
@@ -17,7 +17,7 @@ use pyo3::{
 
 calls! {
     /// Connect to the server of an NBD URI, and choose the export and the keys that it names.
-    fn connect_uri(h, uri: String) -> () { h.aio_connect_uri(&uri).and_then(|()| h.connected()) }
+    fn connect_uri(h, uri: Text) -> () { h.aio_connect_uri(&uri).and_then(|()| h.connected()) }
 
     /// Connect to a unix domain socket by its path.
     fn connect_unix(h, unixsocket: Path) -> () { h.aio_connect_unix(unixsocket.0).and_then(|()| h.connected()) }
@@ -28,20 +28,20 @@ calls! {
     }
 
     /// Connect to a host and a port; both are texts, and the port may be the name of a service.
-    fn connect_tcp(h, hostname: String, port: String) -> () {
+    fn connect_tcp(h, hostname: Text, port: Text) -> () {
         h.aio_connect_tcp(&hostname, &port).and_then(|()| h.connected())
     }
 
     /// Start a command, a list of texts, that speaks NBD on its standard input and output. The handle waits for its end.
-    fn connect_command(h, argv: Vec<String>) -> () { h.aio_connect_command(&argv).and_then(|()| h.connected()) }
+    fn connect_command(h, argv: Words) -> () { h.aio_connect_command(&argv.0).and_then(|()| h.connected()) }
 
     /// Start a server by systemd's socket activation. It is told to end with the handle.
-    fn connect_systemd_socket_activation(h, argv: Vec<String>) -> () {
-        h.aio_connect_activated(&argv).and_then(|()| h.connected())
+    fn connect_systemd_socket_activation(h, argv: Words) -> () {
+        h.aio_connect_activated(&argv.0).and_then(|()| h.connected())
     }
 
     /// Begin to connect as connect_uri().
-    fn aio_connect_uri(h, uri: String) -> () { h.aio_connect_uri(&uri) }
+    fn aio_connect_uri(h, uri: Text) -> () { h.aio_connect_uri(&uri) }
 
     /// Begin to connect as connect_unix().
     fn aio_connect_unix(h, unixsocket: Path) -> () { h.aio_connect_unix(unixsocket.0) }
@@ -50,13 +50,13 @@ calls! {
     fn aio_connect_vsock(h, cid: u32, port: u32) -> () { h.aio_connect(Address::Vsock { cid, port }) }
 
     /// Begin to connect as connect_tcp().
-    fn aio_connect_tcp(h, hostname: String, port: String) -> () { h.aio_connect_tcp(&hostname, &port) }
+    fn aio_connect_tcp(h, hostname: Text, port: Text) -> () { h.aio_connect_tcp(&hostname, &port) }
 
     /// Begin to connect as connect_command().
-    fn aio_connect_command(h, argv: Vec<String>) -> () { h.aio_connect_command(&argv) }
+    fn aio_connect_command(h, argv: Words) -> () { h.aio_connect_command(&argv.0) }
 
     /// Begin to connect as connect_systemd_socket_activation().
-    fn aio_connect_systemd_socket_activation(h, argv: Vec<String>) -> () { h.aio_connect_activated(&argv) }
+    fn aio_connect_systemd_socket_activation(h, argv: Words) -> () { h.aio_connect_activated(&argv.0) }
 }
 
 impl Nbd {
@@ -87,7 +87,7 @@ impl Nbd {
     fn aio_connect(&self, py: Python<'_>, addr: &Bound<'_, PyAny>) -> PyResult<()> {
         let address = if addr.is_instance_of::<PyString>() || addr.is_instance_of::<PyBytes>() {
             Address::Unix(addr.extract()?)
-        } else if let Ok(pair) = addr.cast::<PyTuple>() {
+        } else if let Some(pair) = addr.cast::<PyTuple>().ok().filter(|pair| pair.len() >= 2) {
             let first = pair.get_item(0)?;
             match first.is_instance_of::<PyString>() {
                 true => Address::Tcp { host: first.extract()?, port: pair.get_item(1)?.extract()? },

@@ -1,5 +1,6 @@
 //! What is known of the server and of the export.
 
+use crate::arguments::Text;
 use crate::handle::{Nbd, calls};
 use client::{
     handle::SizeType,
@@ -27,7 +28,10 @@ calls! {
         const MOST: u32 = client::proto::limits::PAYLOAD_MAX;
         match size_type {
             PAYLOAD => h.block_size(SizeType::Maximum).map(|size| if size == 0 { MOST } else { size.min(MOST) }),
-            _ => SizeType::of(size_type).and_then(|which| h.block_size(which)),
+            _ => {
+                h.size()?; // it is not asked too early
+                SizeType::of(size_type).and_then(|which| h.block_size(which))
+            }
         }
     }
 
@@ -68,7 +72,7 @@ calls! {
     fn can_block_status_payload(h) -> bool { h.offers(Flags::BLOCK_STATUS_PAYLOAD) }
 
     /// Whether a metadata context was agreed on.
-    fn can_meta_context(h, metacontext: String) -> bool { h.has_context(&metacontext) }
+    fn can_meta_context(h, metacontext: Text) -> bool { h.has_context(&metacontext) }
 
     /// What the server calls the export; needs set_full_info().
     fn get_canonical_export_name(h) -> String { h.canonical_name().map(str::to_owned) }

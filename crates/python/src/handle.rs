@@ -130,14 +130,14 @@ pub(crate) fn raise(py: Python<'_>, call: &str, fault: &Fault) -> PyErr {
 macro_rules! calls {
     ($(
         $(#[$meta:meta])*
-        fn $name:ident($handle:ident $(, $arg:ident: $type:ty)* $(,)?) -> $result:ty { $($body:tt)* }
+        fn $name:ident($handle:ident $(, $(#[$how:meta])* $arg:ident: $type:ty)* $(,)?) -> $result:ty { $($body:tt)* }
     )*) => {
         #[pyo3::pymethods]
         impl $crate::handle::Nbd {
             $(
                 $(#[$meta])*
                 #[allow(clippy::too_many_arguments)] // libnbd's
-                fn $name(&self, py: pyo3::Python<'_> $(, $arg: $type)*) -> pyo3::PyResult<$result> {
+                fn $name(&self, py: pyo3::Python<'_> $(, $(#[$how])* $arg: $type)*) -> pyo3::PyResult<$result> {
                     let call = concat!("nbd_", stringify!($name));
                     self.with(
                         py,

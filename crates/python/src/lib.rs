@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod aio;
+mod arguments;
 mod callback;
 mod connect;
 mod constants;

@@ -91,7 +91,7 @@ pub(crate) fn borrow_descriptor<'a>(number: i32) -> Option<BorrowedFd<'a>> {
     (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Whether bytes of a buffer are all zero: from `offset` on, `size` of them, or all if that is negative.
+/// Whether bytes of a buffer are all zero: from `offset` on, `size` of them, or all if that is -1.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=0, size=-1))]
 pub(crate) fn is_zero(buffer: &Bound<'_, PyAny>, offset: i64, size: i64) -> PyResult<bool> {
@@ -99,9 +99,9 @@ pub(crate) fn is_zero(buffer: &Bound<'_, PyAny>, offset: i64, size: i64) -> PyRe
     let bytes = lent.bytes();
     let first = usize::try_from(offset).ok().filter(|first| *first <= bytes.len());
     let end = match (first, usize::try_from(size)) {
-        (Some(_), Err(_)) => Some(bytes.len()),
+        (Some(_), Err(_)) if size == -1 => Some(bytes.len()),
         (Some(first), Ok(size)) => first.checked_add(size).filter(|end| *end <= bytes.len()),
-        (None, _) => None,
+        _ => None,
     };
     match (first, end) {
         (Some(first), Some(end)) => Ok(bytes[first..end].iter().all(|byte| *byte == 0)),

@@ -1,6 +1,7 @@
 //! Options of the handshake, for handles with set_opt_mode().
 
 use crate::{
+    arguments::Words,
     callback::{Callback, completion},
     handle::calls,
 };
@@ -38,8 +39,8 @@ calls! {
     }
 
     /// As opt_list_meta_context(), with queries.
-    fn opt_list_meta_context_queries(h, queries: Vec<String>, context: Callback) -> i32 {
-        h.aio_opt_list_contexts(Some(queries), context.context(), None).and_then(|()| h.answer())
+    fn opt_list_meta_context_queries(h, queries: Words, context: Callback) -> i32 {
+        h.aio_opt_list_contexts(Some(queries.0), context.context(), None).and_then(|()| h.answer())
     }
 
     /// Choose the metadata contexts of add_meta_context() now, and have context(name) called with each that the server has.
@@ -48,8 +49,8 @@ calls! {
     }
 
     /// As opt_set_meta_context(), with queries.
-    fn opt_set_meta_context_queries(h, queries: Vec<String>, context: Callback) -> i32 {
-        h.aio_opt_set_contexts(Some(queries), context.context(), None).and_then(|()| h.answer())
+    fn opt_set_meta_context_queries(h, queries: Words, context: Callback) -> i32 {
+        h.aio_opt_set_contexts(Some(queries.0), context.context(), None).and_then(|()| h.answer())
     }
 
     /// Begin opt_go(); completion(error) hears of its end.
@@ -95,11 +96,11 @@ calls! {
     #[pyo3(signature = (queries, context, completion=None))]
     fn aio_opt_list_meta_context_queries(
         h,
-        queries: Vec<String>,
+        queries: Words,
         context: Callback,
         completion: Option<Callback>,
     ) -> i32 {
-        h.aio_opt_list_contexts(Some(queries), context.context(), self::completion(completion)).map(|()| 0)
+        h.aio_opt_list_contexts(Some(queries.0), context.context(), self::completion(completion)).map(|()| 0)
     }
 
     /// Begin opt_set_meta_context(); completion(error) hears of its end.
@@ -112,10 +113,10 @@ calls! {
     #[pyo3(signature = (queries, context, completion=None))]
     fn aio_opt_set_meta_context_queries(
         h,
-        queries: Vec<String>,
+        queries: Words,
         context: Callback,
         completion: Option<Callback>,
     ) -> i32 {
-        h.aio_opt_set_contexts(Some(queries), context.context(), self::completion(completion)).map(|()| 0)
+        h.aio_opt_set_contexts(Some(queries.0), context.context(), self::completion(completion)).map(|()| 0)
     }
 }

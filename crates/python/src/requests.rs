@@ -1,16 +1,18 @@
 //! Requests that wait for their answer.
 
 use crate::{
-    callback::{Callback, Number},
+    arguments::{Number, Words, bits},
+    callback::Callback,
     handle::{Nbd, calls},
     memory::Lent,
 };
-use pyo3::{exceptions::PyValueError, prelude::*, types::PyByteArray};
+use pyo3::{exceptions::PySystemError, prelude::*, types::PyByteArray};
 
 /// A buffer to read into, of a size that can be read.
 fn buffer<'py>(py: Python<'py>, count: i64) -> PyResult<Bound<'py, PyByteArray>> {
+    // The kind of error that the peer's module raises.
     let size = usize::try_from(count)
-        .map_err(|_| PyValueError::new_err(format!("count={count}: nothing is shorter than no bytes")))?;
+        .map_err(|_| PySystemError::new_err(format!("count={count}: nothing is shorter than no bytes")))?;
     PyByteArray::new_with(py, size, |_| Ok(()))
 }
 
@@ -23,7 +25,7 @@ impl Nbd {
         py: Python<'py>,
         count: i64,
         offset: Number,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<Bound<'py, PyByteArray>> {
         let bytes = buffer(py, count)?;
         let memory = Lent::zeroed(&bytes)?.boxed();
@@ -43,7 +45,7 @@ impl Nbd {
         count: i64,
         offset: Number,
         chunk: Callback,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<Bound<'py, PyByteArray>> {
         let bytes = buffer(py, count)?;
         let memory = Lent::zeroed(&bytes)?.boxed();
@@ -56,7 +58,13 @@ impl Nbd {
 
     /// Write a bytes-like object from offset on.
     #[pyo3(signature = (buf, offset, flags=0))]
-    fn pwrite(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: Number, flags: u32) -> PyResult<()> {
+    fn pwrite(
+        &self,
+        py: Python<'_>,
+        buf: &Bound<'_, PyAny>,
+        offset: Number,
+        #[pyo3(from_py_with = bits)] flags: u32,
+    ) -> PyResult<()> {
         let memory = Lent::readable(buf)?.boxed();
         self.with(py, "nbd_pwrite", |h| {
             let cookie = h.aio_pwrite(memory, offset.0, flags.into())?;
@@ -66,7 +74,13 @@ impl Nbd {
 
     /// Read from offset on into a writable buffer, all of it, without a copy.
     #[pyo3(signature = (buf, offset, flags=0))]
-    fn pread_into(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: Number, flags: u32) -> PyResult<()> {
+    fn pread_into(
+        &self,
+        py: Python<'_>,
+        buf: &Bound<'_, PyAny>,
+        offset: Number,
+        #[pyo3(from_py_with = bits)] flags: u32,
+    ) -> PyResult<()> {
         let memory = Lent::writable(buf)?.boxed();
         self.with(py, "nbd_pread_into", |h| {
             let cookie = h.aio_pread(memory, offset.0, flags.into())?;
@@ -78,28 +92,28 @@ impl Nbd {
 calls! {
     /// Make what was written permanent.
     #[pyo3(signature = (flags=0))]
-    fn flush(h, flags: u32) -> () {
+    fn flush(h, #[pyo3(from_py_with = bits)] flags: u32) -> () {
         let cookie = h.aio_flush(flags.into())?;
         h.wait(cookie)
     }
 
     /// Forget count bytes from offset on: what they read as then is up to the server.
     #[pyo3(signature = (count, offset, flags=0))]
-    fn trim(h, count: Number, offset: Number, flags: u32) -> () {
+    fn trim(h, count: Number, offset: Number, #[pyo3(from_py_with = bits)] flags: u32) -> () {
         let cookie = h.aio_trim(count.0, offset.0, flags.into())?;
         h.wait(cookie)
     }
 
     /// Have the server make count bytes from offset on ready for reading.
     #[pyo3(signature = (count, offset, flags=0))]
-    fn cache(h, count: Number, offset: Number, flags: u32) -> () {
+    fn cache(h, count: Number, offset: Number, #[pyo3(from_py_with = bits)] flags: u32) -> () {
         let cookie = h.aio_cache(count.0, offset.0, flags.into())?;
         h.wait(cookie)
     }
 
     /// Make count bytes from offset on read as zeroes.
     #[pyo3(signature = (count, offset, flags=0))]
-    fn zero(h, count: Number, offset: Number, flags: u32) -> () {
+    fn zero(h, count: Number, offset: Number, #[pyo3(from_py_with = bits)] flags: u32) -> () {
         let cookie = h.aio_zero(count.0, offset.0, flags.into())?;
         h.wait(cookie)
     }
@@ -115,14 +129,14 @@ calls! {
     /// Have extent(metacontext, offset, [length, status, length, status...], error) called with the extents of a range,
     /// once or more often for each metadata context. The server may tell of less, or of more, than was asked.
     #[pyo3(signature = (count, offset, extent, flags=0))]
-    fn block_status(h, count: Number, offset: Number, extent: Callback, flags: u32) -> () {
+    fn block_status(h, count: Number, offset: Number, extent: Callback, #[pyo3(from_py_with = bits)] flags: u32) -> () {
         let cookie = h.aio_block_status(count.0, offset.0, None, extent.extent(), flags.into())?;
         h.wait(cookie)
     }
 
     /// As block_status(), with a list of pairs of 64-bit numbers (length, status).
     #[pyo3(signature = (count, offset, extent64, flags=0))]
-    fn block_status_64(h, count: Number, offset: Number, extent64: Callback, flags: u32) -> () {
+    fn block_status_64(h, count: Number, offset: Number, extent64: Callback, #[pyo3(from_py_with = bits)] flags: u32) -> () {
         let cookie = h.aio_block_status(count.0, offset.0, None, extent64.extent_64(), flags.into())?;
         h.wait(cookie)
     }
@@ -133,16 +147,16 @@ calls! {
         h,
         count: Number,
         offset: Number,
-        contexts: Vec<String>,
+        contexts: Words,
         extent64: Callback,
-        flags: u32,
+        #[pyo3(from_py_with = bits)] flags: u32,
     ) -> () {
         let extent = extent64.extent_64();
-        let cookie = h.aio_block_status(count.0, offset.0, Some(&contexts), extent, flags.into())?;
+        let cookie = h.aio_block_status(count.0, offset.0, Some(&contexts.0), extent, flags.into())?;
         h.wait(cookie)
     }
 
     /// End the connection in order, after everything in flight, or with SHUTDOWN_ABANDON_PENDING without it.
     #[pyo3(signature = (flags=0))]
-    fn shutdown(h, flags: u32) -> () { h.shutdown(flags) }
+    fn shutdown(h, #[pyo3(from_py_with = bits)] flags: u32) -> () { h.shutdown(flags) }
 }

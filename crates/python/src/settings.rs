@@ -1,7 +1,8 @@
 //! What is chosen before connecting.
 
 use crate::{
-    callback::{Callback, Path, Truth},
+    arguments::{Number, Path, Text, Truth, bits},
+    callback::Callback,
     constants::VERSION,
     handle::{Nbd, calls},
 };
@@ -17,13 +18,13 @@ impl Nbd {
     }
 
     /// Keep a number with the handle, for whatever use; returns the one from before.
-    fn set_private_data(&self, private_data: i64) -> i64 {
-        self.swap_private_data(private_data as u64) as i64
+    fn set_private_data(&self, private_data: Number) -> u64 {
+        self.swap_private_data(private_data.0)
     }
 
     /// The number that set_private_data() kept; 0 at first.
-    fn get_private_data(&self) -> i64 {
-        self.private_data() as i64
+    fn get_private_data(&self) -> u64 {
+        self.private_data()
     }
 
     /// "libnbd", whose calls these are.
@@ -85,8 +86,8 @@ calls! {
     }
 
     /// Call the handle something, for messages.
-    fn set_handle_name(h, handle_name: String) -> () {
-        h.set_name(handle_name);
+    fn set_handle_name(h, handle_name: Text) -> () {
+        h.set_name(handle_name.0);
         Ok(())
     }
 
@@ -94,7 +95,7 @@ calls! {
     fn get_handle_name(h) -> String { Ok(h.name().to_owned()) }
 
     /// Choose the export, before connecting or before opt_go(). The default one is "".
-    fn set_export_name(h, export_name: String) -> () { h.set_export(&export_name) }
+    fn set_export_name(h, export_name: Text) -> () { h.set_export(&export_name) }
 
     /// The export that is chosen.
     fn get_export_name(h) -> String { Ok(h.settings().export.clone()) }
@@ -136,8 +137,8 @@ calls! {
     fn get_tls_verify_peer(h) -> bool { Ok(h.settings().tls_settings.verify_peer) }
 
     /// The user to be, with pre-shared keys.
-    fn set_tls_username(h, username: String) -> () {
-        h.change(When::Created)?.tls_settings.user = Some(username);
+    fn set_tls_username(h, username: Text) -> () {
+        h.change(When::Created)?.tls_settings.user = Some(username.0);
         Ok(())
     }
 
@@ -147,8 +148,8 @@ calls! {
     }
 
     /// The name that the server's certificate must have, where that is not the host's.
-    fn set_tls_hostname(h, hostname: String) -> () {
-        h.change(When::Created)?.tls_settings.hostname = Some(hostname);
+    fn set_tls_hostname(h, hostname: Text) -> () {
+        h.change(When::Created)?.tls_settings.hostname = Some(hostname.0);
         Ok(())
     }
 
@@ -162,8 +163,8 @@ calls! {
     }
 
     /// Versions and ciphers of TLS, as a priority string of GnuTLS such as NORMAL:-VERS-TLS1.2.
-    fn set_tls_priority(h, priority: String) -> () {
-        h.change(When::Created)?.tls_settings.priority = Some(priority);
+    fn set_tls_priority(h, priority: Text) -> () {
+        h.change(When::Created)?.tls_settings.priority = Some(priority.0);
         Ok(())
     }
 
@@ -200,7 +201,7 @@ calls! {
     fn get_request_meta_context(h) -> bool { Ok(h.settings().request_contexts) }
 
     /// Which flags of the server's greeting to take up: HANDSHAKE_FLAG_....
-    fn set_handshake_flags(h, flags: u32) -> () { h.set_handshake_flags(flags) }
+    fn set_handshake_flags(h, #[pyo3(from_py_with = bits)] flags: u32) -> () { h.set_handshake_flags(flags) }
 
     /// The flags of the greeting that are taken up.
     fn get_handshake_flags(h) -> u32 { Ok(h.settings().handshake_flags) }
@@ -215,7 +216,7 @@ calls! {
     fn get_pread_initialize(h) -> bool { Ok(h.settings().initialize) }
 
     /// What to refuse before the server sees it: STRICT_..., all by default. Without, servers can be tested.
-    fn set_strict_mode(h, flags: u32) -> () { h.set_strict(flags) }
+    fn set_strict_mode(h, #[pyo3(from_py_with = bits)] flags: u32) -> () { h.set_strict(flags) }
 
     /// What is refused before the server sees it.
     fn get_strict_mode(h) -> u32 { Ok(h.settings().strict) }
@@ -230,7 +231,7 @@ calls! {
     fn get_opt_mode(h) -> bool { Ok(h.settings().opt_mode) }
 
     /// Ask for a metadata context, such as base:allocation, when the export is opened.
-    fn add_meta_context(h, name: String) -> () { h.add_context(&name) }
+    fn add_meta_context(h, name: Text) -> () { h.add_context(&name) }
 
     /// How many metadata contexts are to be asked for.
     fn get_nr_meta_contexts(h) -> usize { Ok(h.settings().contexts.len()) }
@@ -247,7 +248,7 @@ calls! {
     }
 
     /// What URIs may use: ALLOW_TRANSPORT_..., all by default.
-    fn set_uri_allow_transports(h, mask: u32) -> () { h.set_allow_transports(mask) }
+    fn set_uri_allow_transports(h, #[pyo3(from_py_with = bits)] mask: u32) -> () { h.set_allow_transports(mask) }
 
     /// Whether URIs may (TLS_ALLOW, the default), must or must not ask for TLS.
     fn set_uri_allow_tls(h, tls: i32) -> () { h.set_allow_tls(tls) }
@@ -265,7 +266,7 @@ calls! {
     }
 
     /// What connect_systemd_socket_activation() tells the server of its socket: LISTEN_FDNAMES. "" tells nothing.
-    fn set_socket_activation_name(h, socket_name: String) -> () { h.set_activation_name(&socket_name) }
+    fn set_socket_activation_name(h, socket_name: Text) -> () { h.set_activation_name(&socket_name) }
 
     /// What set_socket_activation_name() said.
     fn get_socket_activation_name(h) -> String { Ok(h.settings().activation_name.clone()) }

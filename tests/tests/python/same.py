@@ -349,6 +349,50 @@ show("bytes for keys", lambda: Named("mine").set_tls_psk_file(b"/nonexistent"))
 show("a number for a path", lambda: Named("mine").set_tls_certificates(7))
 show("bytes for text", lambda: Named("mine").set_export_name(b"x"))
 
+### arguments of every kind
+import inspect
+kinds = [None, -1, 1.5, 1 << 31, "", "x", "a\0b", b"x", b"a\0b", [], [1], ["a\0b"], ("x",), {}, {"x"}, object(), len,
+         bytearray(512), bytearray(0), memoryview(bytearray(512)), True]
+fitting = {"count": 512, "offset": 0, "completion": None, "flags": 0, "chunk": lambda *a: 0, "extent": lambda *a: 0}
+def outcome(call):
+    try:
+        result = call()
+        return repr(result) if isinstance(result, (int, str, bool, type(None))) else type(result).__name__
+    except nbd.Error as e:
+        return "nbd.Error " + str(e.errno)
+    except Exception as e:
+        return type(e).__name__
+# What may start or reach something, and what waits, has its turns elsewhere; ours keeps 64 bits of private data, the peer 32.
+elsewhere = {"set_private_data", "kill_subprocess", "poll", "set_debug", "connect_vsock", "aio_connect_vsock", "connect_socket", "aio_connect_socket"}
+for name in sorted(dir(nbd.NBD)):
+    if name[:1] == "_" or name.startswith("async_") or name in THEIRS_NOT or name in elsewhere:
+        continue
+    parameters = [p.name for p in list(inspect.signature(getattr(nbd.NBD, name)).parameters.values())[1:]]
+    for place, parameter in enumerate(parameters):
+        for connect in (False, True):
+            h = None
+            for number, kind in enumerate(kinds):
+                if "connect" in name and (connect or kind in ("x", b"x", "a\0b", ["a\0b"])):
+                    continue
+                if h is None or "aio" in name or "opt" in name or not connect or not h.aio_is_ready():
+                    h = connected() if connect else nbd.NBD()
+                buf = nbd.Buffer(512) if name.startswith("aio_") else bytes(512)
+                given = [fitting.get(other, buf if other == "buf" else 0) for other in parameters]
+                given[place] = kind
+                print(name, parameter, number, connect, outcome(lambda: getattr(h, name)(*given)))
+for number, kind in enumerate(kinds):
+    for call in (nbd.Buffer, nbd.Buffer.from_bytearray, nbd.Buffer.from_buffer, nbd.Buffer(9).is_zero,
+                 lambda size: nbd.Buffer.from_bytearray(bytes(9)).is_zero(1, size)):
+        if kind != 1 << 31:
+            print(getattr(call, "__name__", "part"), number, outcome(lambda: call(kind)))
+h = nbd.NBD()
+for mask in (~nbd.STRICT_BOUNDS, -1, 1 << 31):
+    print(mask, outcome(lambda: h.set_strict_mode(mask)), outcome(lambda: h.set_handshake_flags(mask)), outcome(lambda: h.set_uri_allow_transports(mask)))
+for size in (-1, -2, 0, 5, 9, 10, 1 << 62):
+    for offset in (-1, 0, 5, 9, 10):
+        if size or 0 <= offset < 10:
+            print(offset, size, outcome(lambda: nbd.Buffer.from_bytearray(bytes(9)).is_zero(offset, size)))
+
 ### a backup tool's loop
 h = connected("base:allocation")
 h.zero(1 << 20, 0)

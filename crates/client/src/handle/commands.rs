@@ -498,8 +498,8 @@ impl Handle {
     /// EINVAL for flags without a meaning, or what broke.
     pub fn shutdown(&mut self, flags: u32) -> Outcome<()> {
         const ABANDON_PENDING: u32 = 1 << 16;
-        bits(flags, ABANDON_PENDING)?;
         self.need(When::Connected)?;
+        bits(flags, ABANDON_PENDING)?;
         if flags & ABANDON_PENDING == 0 {
             while !self.commands.is_empty() && matches!(self.phase, Phase::Open) {
                 self.poll(-1)?;

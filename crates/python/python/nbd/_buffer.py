@@ -1,5 +1,7 @@
 """Memory for requests that do not wait."""
 
+import operator
+
 from . import _nbd
 
 
@@ -8,8 +10,11 @@ class Buffer:
 
     def __init__(self, len):
         """A buffer of that many bytes, all zero."""
+        len = operator.index(len)
+        if len < -1 << 63:
+            raise OverflowError("a buffer cannot have a negative size")
         if len < 0:
-            raise ValueError("a buffer cannot have a negative size")
+            raise SystemError("a buffer cannot have a negative size")  # as the peer's
         self._o = bytearray(len)
 
     @classmethod
@@ -50,7 +55,7 @@ class Buffer:
         return f"nbd.Buffer({bytes(self._o)!r})" if len(self) < 65 else f"<nbd.Buffer of {len(self)} bytes>"
 
     def is_zero(self, offset=0, size=-1):
-        """Whether size bytes from offset on, or all if size is negative, are zero."""
+        """Whether size bytes from offset on, or all if size is -1, are zero."""
         return _nbd.is_zero(self._o, offset, size)
 
 
