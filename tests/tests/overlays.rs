@@ -211,6 +211,39 @@ fn a_full_disk_is_told_to_the_client_and_all_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_temporary_overlay_or_cache_without_room_tells_the_client_and_recovers() {
+    needs!("qemu-io", "prlimit");
+    let dir = directory();
+    fs::write(dir.path().join("base"), vec![7; 16 << 20]).unwrap();
+    let steps = [
+        ("unlimited", "write -P 1 0 2M", "wrote 2097152/2097152"),
+        ("4194304", "write -P 2 2M 6M", "No space left on device"),
+        ("4194304", "read -P 1 0 2M", "read 2097152/2097152"),
+        ("unlimited", "write -P 3 2M 6M", "wrote 6291456/6291456"),
+        ("unlimited", "read -P 3 2M 6M", "read 6291456/6291456"),
+        ("unlimited", "read -P 1 0 2M", "read 2097152/2097152"),
+        ("unlimited", "read -P 7 8M 8M", "read 8388608/8388608"),
+    ];
+    // Below the cache, the limit is that of the file of the disk as well.
+    for filter in ["cow BASE cow-memory=0", "cache BASE", "cache BASE cache-on-read=true"] {
+        let base = format!("file {}", dir.path().join("base").display());
+        let server = Server::ours(&format!("--filter={}", filter.replace("BASE", &base)));
+        for (limit, command, expected) in steps {
+            let pid = format!("--pid={}", server.process.id());
+            Run::new("prlimit").arg(pid).arg(format!("--fsize={limit}:unlimited")).end().good();
+            let script = format!("qemu-io -f raw -c '{command}' -c flush \"$uri\" 2>&1; true");
+            let said = Run::sh(&script).env("uri", server.uri()).text();
+            assert!(
+                said.contains(expected) && !said.contains("verification failed"),
+                "{filter}: {command}: {said}"
+            );
+        }
+        kill(server);
+        fs::write(dir.path().join("base"), vec![7; 16 << 20]).unwrap();
+    }
+}
+
+#[test]
 fn every_client_has_a_disk_of_its_own_and_finds_it_again() {
     needs!("nbdsh");
     let dir = directory();

@@ -37,6 +37,12 @@ pub(crate) fn problems(about: &About) -> Vec<String> {
     problems
 }
 
+/// Whether its text, not merely an example, speaks of memory.
+pub(crate) fn says_memory(about: &About) -> bool {
+    let text = section(about.manual, "DESCRIPTION").unwrap_or_default();
+    text.lines().any(|line| !line.starts_with("    ") && line.to_lowercase().contains("memory"))
+}
+
 /// The text under the heading of this name, up to the next one of the same or a higher level.
 fn section(manual: &str, name: &str) -> Option<String> {
     let mut lines = manual.lines().skip_while(|line| heading(line).is_none_or(|(_, text)| text != name));

@@ -57,6 +57,11 @@ pub fn tests_of_plugins(registry: &'static [PluginEntry], cases: Vec<Case>) -> V
 /// What [`filters`] runs.
 pub fn tests_of_filters(registry: &'static [FilterEntry], cases: Vec<Case>) -> Vec<Test> {
     let mut tests = meta(registry.iter().map(|entry| &entry.about), &cases);
+    for about in registry.iter().map(|entry| &entry.about) {
+        let run = || manual::says_memory(about).then_some(()).ok_or("its manual does not".to_owned());
+        let name = format!("{}: says how much memory it takes", about.name);
+        tests.push(Test { name, needs: None, run: Box::new(run) });
+    }
     for case in cases {
         let Some(entry) = registry.iter().find(|entry| entry.about.name == case.name) else { continue };
         let case = Arc::new(case);

@@ -26,6 +26,19 @@ struct Once {
     next: Arc<dyn Backend>,
 }
 
+/// So many stay open for nobody: clients may think of any name.
+const MOST: usize = 1000;
+
+async fn close_unused(open: &mut HashMap<Key, Arc<dyn Disk>>) {
+    let unused = open.iter().find(|(_, disk)| Arc::strong_count(disk) == 1).map(|(key, _)| key.clone());
+    if let Some(key) = unused
+        && let Some(disk) = open.remove(&key)
+        && let Err(e) = disk.close().await
+    {
+        tracing::error!(target: "diskpipe", "closing export {:?}: {e}", key.0);
+    }
+}
+
 impl Backend for Once {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         Io::later(async move {
@@ -36,6 +49,9 @@ impl Backend for Once {
                 Some(disk) => disk.clone(),
                 None => {
                     let disk = self.next.open(client).await?;
+                    if open.len() >= MOST {
+                        close_unused(&mut open).await;
+                    }
                     open.insert(key, disk.clone());
                     disk
                 }
@@ -97,5 +113,19 @@ mod tests {
         assert_eq!(memory.asked(), ["read 0 512"; 3]);
         layer.finish();
         assert_eq!(memory.asked(), ["close"]);
+    }
+    #[test]
+    fn of_too_many_exports_one_that_nobody_uses_is_closed() {
+        let memory = Memory::new(vec![0; 512]);
+        let layer = layer::<OpenOnce>(&[], &memory).unwrap();
+        let client = |export: String| layer.open(&Client::local(&export)).wait().unwrap();
+        let used = client("used".into());
+        for n in 1..MOST {
+            drop(client(n.to_string()));
+        }
+        assert_eq!(memory.asked(), [""; 0]);
+        drop(client("one more".into()));
+        assert_eq!(memory.asked(), ["close"]);
+        used.read(Range::new(0, 512)).wait().unwrap();
     }
 }
