@@ -135,7 +135,7 @@ fn run(invocation: &Invocation, options: &Options, stop: &Stop) -> Result<()> {
             if let Some(hashes) = &watch.hashes {
                 said = Some(hashes.finish(total)?);
             }
-            job.finish(total, options.flush || keeps)?;
+            job.finish(total, !options.no_flush)?;
             if options.verify { ends.verify() } else { Ok(()) }
         }),
     };

@@ -62,7 +62,7 @@ impl Endpoint {
         let (contexts, patience) = (&how.contexts, how.patience.as_ref());
         Ok(match word {
             Word::Command(command) => {
-                Endpoint::Nbd(Nbd::command(command, contexts).context(word.to_string())?)
+                Endpoint::Nbd(Nbd::command(command, contexts).map_err(|e| of_command(word, e))?)
             }
             Word::Plain(text) if text == "-" => {
                 let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().context("standard input")?);
@@ -81,7 +81,9 @@ impl Endpoint {
     /// It cannot be opened for writing, or is the source itself.
     pub(crate) fn destination(word: &Word, source: &Endpoint, how: &Opening) -> Result<Endpoint> {
         Ok(match word {
-            Word::Command(command) => Endpoint::Nbd(Nbd::command(command, &[]).context(word.to_string())?),
+            Word::Command(command) => {
+                Endpoint::Nbd(Nbd::command(command, &[]).map_err(|e| of_command(word, e))?)
+            }
             Word::Plain(text) if text == "null:" => Endpoint::Null(Arc::new(Null::new())),
             Word::Plain(text) if text == "-" => {
                 let stdout =
@@ -162,6 +164,13 @@ impl Endpoint {
         };
         (kind, format!("size={size}, preferred block size={preferred}"))
     }
+}
+
+/// Names the command, unless the error does.
+fn of_command(word: &Word, e: disk::Error) -> anyhow::Error {
+    let named = e.to_string().starts_with(&format!("{word}: "));
+    let e = anyhow::Error::from(e);
+    if named { e } else { e.context(word.to_string()) }
 }
 
 impl From<Opened> for Endpoint {

@@ -158,8 +158,15 @@ impl LocalFile {
         if self.grows {
             self.file.set_len(size)?;
         }
-        let remote = fstatfs(&*self.file).is_ok_and(|fs| REMOTE.contains(&(fs.f_type as u32)));
-        if flush || remote { self.file.sync_all() } else { Ok(()) }
+        let remote = || fstatfs(&*self.file).is_ok_and(|fs| REMOTE.contains(&(fs.f_type as u32)));
+        if !flush && !remote() {
+            return Ok(());
+        }
+        match self.file.sync_all() {
+            // There is nothing that could be made stable.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Reads what the page cache holds. Returns how much.

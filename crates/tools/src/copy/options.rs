@@ -55,15 +55,15 @@ pub(crate) struct Options {
     pub(crate) assume_same_source: bool,
 
     /// Use up to N connections to each server that allows several.
-    #[arg(short = 'C', long, value_name = "N")]
+    #[arg(short = 'C', long, value_name = "N", value_parser = count)]
     pub(crate) connections: Option<NonZeroUsize>,
 
     /// The destination reads as zeroes already: do not write those of the source.
     #[arg(long, visible_alias = "target-is-zero")]
     pub(crate) destination_is_zero: bool,
 
-    /// Make everything stable at the destination before exiting.
-    #[arg(long)]
+    /// Make everything stable at the destination before exiting: the default.
+    #[arg(long, overrides_with = "no_flush")]
     pub(crate) flush: bool,
 
     /// Copy only what this metadata context of the source says has changed, such as qemu:dirty-bitmap:NAME (or only NAME), onto
@@ -79,13 +79,17 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) no_extents: bool,
 
+    /// Be done when the destination has taken everything, even if it has not made it stable.
+    #[arg(long, overrides_with = "flush", conflicts_with_all = ["checkpoint", "retry"])]
+    pub(crate) no_flush: bool,
+
     /// Show a progress bar; with =FD (or fd:FD) write lines such as 50/100 to that file descriptor. With bar, percent, json,
     /// percent:FD or json:FD also tell the rate and the time left.
     #[arg(short, long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) progress: Option<String>,
 
     /// At most so many bytes of data in flight per connection.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = command_line::size)]
     pub(crate) queue_size: Option<u64>,
 
     /// Copy no more than so many bytes per second, such as 10M.
@@ -97,7 +101,7 @@ pub(crate) struct Options {
     pub(crate) request_size: u64,
 
     /// At most so many requests in flight per connection.
-    #[arg(short = 'R', long, value_name = "N")]
+    #[arg(short = 'R', long, value_name = "N", value_parser = count)]
     pub(crate) requests: Option<NonZeroUsize>,
 
     /// Connect again to a server (of a URI) that goes away, up to N times for each request.
@@ -118,7 +122,7 @@ pub(crate) struct Options {
     pub(crate) synchronous: bool,
 
     /// Use up to N threads; 0 lets the tool choose.
-    #[arg(short = 'T', long, value_name = "N", default_value_t = 0)]
+    #[arg(short = 'T', long, value_name = "N", default_value = "0", value_parser = threads)]
     pub(crate) threads: usize,
 
     /// Say on standard error what is copied and how.
@@ -146,17 +150,25 @@ fn rate(text: &str) -> Result<u64, String> {
 }
 
 fn request_size(text: &str) -> Result<u64, String> {
-    match text.parse::<u64>() {
+    match command_line::size(text) {
         Ok(n) if n.is_power_of_two() && (4096..=32 << 20).contains(&n) => Ok(n),
         _ => Err("must be a power of 2 from 4096 to 33554432".into()),
     }
 }
 
 fn sparse(text: &str) -> Result<u64, String> {
-    match text.parse::<u64>() {
+    match command_line::size(text) {
         Ok(n) if n == 0 || (n.is_power_of_two() && n >= 512) => Ok(n),
         _ => Err("must be a power of 2 of at least 512, or 0".into()),
     }
+}
+
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a number of at least 1".into())
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "must be a number, and 0 lets the tool choose".into())
 }
 
 #[cfg(test)]
@@ -201,12 +213,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_word_about_flushing_counts() {
+        assert!(!parse(&["a", "b"]).unwrap().no_flush);
+        assert!(!parse(&["--no-flush", "--flush", "a", "b"]).unwrap().no_flush);
+        assert!(parse(&["--flush", "--no-flush", "a", "b"]).unwrap().no_flush);
+        assert!(parse(&["--no-flush", "--checkpoint=c", "a", "b"]).is_none());
+    }
+
+    #[test]
     fn numbers_that_make_no_sense_are_refused() {
         for bad in
             ["-C0", "-R0", "-Tx", "--request-size=1000", "--request-size=2048", "--request-size=67108864"]
         {
             assert!(parse(&[bad, "a", "b"]).is_none(), "{bad}");
         }
+        let o = parse(&["--queue-size=16M", "--request-size=1M", "-S64k", "a", "b"]).unwrap();
+        assert_eq!((o.queue_size, o.request_size, o.sparse), (Some(16 << 20), 1 << 20, Some(64 << 10)));
         for bad in ["-S256", "-S1000", "-S-1", "--progress="] {
             assert!(bad == "--progress=" || parse(&[bad, "a", "b"]).is_none(), "{bad}");
         }
