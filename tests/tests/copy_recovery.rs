@@ -362,6 +362,24 @@ fn a_manifest_finds_what_has_changed_and_a_hash_is_the_same_everywhere() {
 }
 
 #[test]
+fn success_is_told_when_the_destination_was_flushed() {
+    let dir = directory();
+    fs::write(dir.path().join("source"), content(6)).unwrap();
+    for (words, flushes) in
+        [("copy source", true), ("copy --no-flush source", false), ("copy - < source", true)]
+    {
+        let (words, rest) = words.split_once(" <").map_or((words, ""), |(words, _)| (words, "< source"));
+        let script = format!(
+            "rm -f log; diskpipe serve --filter=log memory 4M logfile=log --run 'diskpipe {words} \"$uri\" {rest}'"
+        );
+        Run::sh(&script).in_directory(dir.path()).end().good();
+        let log = fs::read_to_string(dir.path().join("log")).unwrap();
+        let last = log.rfind(" Flush ").zip(log.rfind(" Write "));
+        assert_eq!(last.is_some_and(|(flush, write)| flush > write), flushes, "{words}: {log}");
+    }
+}
+
+#[test]
 fn progress_is_told_to_people_and_programs() {
     let ended =
         Run::serve("pattern 8M", r#"diskpipe copy --rate=32M --progress=json:3 "$uri" null: 3>&1"#).text();
