@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use disk::{Disk, Range};
+use disk::{Disk, Errno, Range};
 use std::{
     num::NonZeroUsize,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -122,9 +122,7 @@ impl<'a> Job<'a> {
                 let disk = to.disk().context("the destination is no disk")?;
                 let total = stream::into(&self.plan, from, &*disk, watch)?;
                 if let Some(link) = to.server().filter(|_| self.options.retry.is_some()) {
-                    if disk.facts().flush {
-                        disk.flush().wait().context("flushing the destination")?;
-                    }
+                    flush([&*disk])?;
                     if let Some(first) = link.take_lost().iter().next() {
                         bail!(
                             "the server of the destination went away before {first} were safe, and a stream cannot \
@@ -169,7 +167,7 @@ impl<'a> Job<'a> {
         if self.options.retry.is_none() {
             return Ok(None);
         }
-        flush(&self.lanes)?;
+        flush(self.lanes.iter().map(|lane| &*lane.to))?;
         let mut lost = Ranges::new();
         for link in self.lanes.iter().filter_map(|lane| lane.server.as_ref()) {
             lost.add_all(&link.take_lost());
@@ -224,23 +222,30 @@ impl<'a> Job<'a> {
             Endpoint::File(file) => {
                 file.finish(total, stable).context("writing to the destination")?;
             }
-            Endpoint::Nbd(nbd) if stable => match self.lanes.is_empty() {
-                true if nbd.first().disk().facts().flush => {
-                    nbd.first().disk().flush().wait().context("flushing the destination")?;
+            Endpoint::Nbd(nbd) if stable => {
+                let first = nbd.first().disk();
+                let disks: Vec<&dyn Disk> = match &self.lanes[..] {
+                    [] => vec![&*first],
+                    lanes => lanes.iter().map(|lane| &*lane.to).collect(),
+                };
+                // Some servers offer what they do not know. Nobody who asked for it is left in the belief that they did it.
+                let must =
+                    self.options.flush || self.options.checkpoint.is_some() || self.options.retry.is_some();
+                match flush(disks) {
+                    Err(e) if !must && matches!(e.errno(), Errno::INVAL | Errno::NOTSUP) => {}
+                    outcome => outcome?,
                 }
-                true => {}
-                false => flush(&self.lanes)?,
-            },
+            }
             _ => {}
         }
         Ok(())
     }
 }
 
-/// Makes stable what was written over all lanes.
-fn flush(lanes: &[Lane]) -> Result<()> {
-    for lane in lanes.iter().filter(|lane| lane.to.facts().flush) {
-        lane.to.flush().wait().context("flushing the destination")?;
+/// Makes stable what was written to these.
+fn flush<'a>(disks: impl IntoIterator<Item = &'a dyn Disk>) -> disk::Result<()> {
+    for disk in disks.into_iter().filter(|disk| disk.facts().flush) {
+        disk.flush().wait().map_err(|e| e.context("flushing the destination"))?;
     }
     Ok(())
 }
