@@ -117,6 +117,14 @@ fn help_names_the_program_that_was_called() {
 }
 
 #[test]
+fn a_plugin_or_filter_may_be_named_by_its_place() {
+    let script = "dir() { diskpipe serve --dump-config | sed -n \"s/^$1=//p\"; }
+        diskpipe serve --filter=$(dir filterdir)/nbdkit-offset-filter.so $(dir plugindir)/nbdkit-memory-plugin.so \
+            1M offset=512 --run 'diskpipe info --size \"$uri\"'";
+    assert_eq!(Run::sh(script).text(), "1048064\n");
+}
+
+#[test]
 fn the_configuration_has_what_scripts_look_for() {
     let names = Names::installed();
     let config = names.run("nbdkit", "--dump-config").text();

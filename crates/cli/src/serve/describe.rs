@@ -65,20 +65,19 @@ pub(crate) fn config() -> String {
     let binary = std::env::current_exe().unwrap_or_default();
     let bindir = binary.parent().unwrap_or(&binary);
     let (major, minor, patch) = NBDKIT_VERSION;
-    let lib = library_directory(bindir);
     let mut text = String::new();
     for (key, value) in [
         ("binary", binary.display().to_string()),
         ("bindir", bindir.display().to_string()),
         ("diskpipe_version", env!("CARGO_PKG_VERSION").to_owned()),
         ("exit_with_parent", "yes".to_owned()),
-        ("filterdir", format!("{lib}/nbdkit/filters")),
+        ("filterdir", directory_of("filter")),
         ("host_cpu", std::env::consts::ARCH.to_owned()),
         ("host_os", "linux-gnu".to_owned()),
-        ("libdir", lib.clone()),
+        ("libdir", library_directory(bindir)),
         ("mandir", bindir.with_file_name("share").join("man").display().to_string()),
         ("name", "nbdkit".to_owned()),
-        ("plugindir", format!("{lib}/nbdkit/plugins")),
+        ("plugindir", directory_of("plugin")),
         ("root_tls_certificates_dir", "/etc/pki/nbdkit".to_owned()),
         ("sbindir", bindir.display().to_string()),
         ("selinux", "yes".to_owned()),
@@ -100,6 +99,12 @@ pub(crate) fn config() -> String {
         let _ = writeln!(text, "{key}={value}");
     }
     text
+}
+
+/// `plugindir` or `filterdir`, where scripts look for a plugin or a filter.
+pub(crate) fn directory_of(what: &str) -> String {
+    let binary = std::env::current_exe().unwrap_or_default();
+    format!("{}/nbdkit/{what}s", library_directory(binary.parent().unwrap_or(&binary)))
 }
 
 /// Where this system keeps libraries, and with them what others built for nbdkit: beside the program, where it is installed

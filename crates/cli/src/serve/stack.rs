@@ -2,12 +2,14 @@
 
 use super::absent;
 use super::debug_flag::DebugFlag;
+use super::describe;
 use super::options::ServeOptions;
 use disk::{
     Backend, FilterEntry, PluginEntry,
     registry::{About, Described},
 };
 use params::{Args, Param, ParamError};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a command line or a file names, found in the registries.
@@ -46,13 +48,14 @@ impl Stack {
         filters: impl IntoIterator<Item = (&'n str, Vec<(String, String)>)>,
     ) -> Result<Stack, String> {
         let find_plugin = |name: &str| {
-            plugins::find(name)
+            plugins::find(&built_in("plugin", name))
                 .ok_or_else(|| unknown("plugin", name, plugins::PLUGINS.iter().map(|p| p.about)))
         };
-        let find_filter = |(name, own): (&str, Vec<(String, String)>)| match filters::find(name) {
-            Some(entry) => Ok(FilterUse { entry, own }),
-            None => Err(unknown("filter", name, filters::FILTERS.iter().map(|f| f.about))),
-        };
+        let find_filter =
+            |(name, own): (&str, Vec<(String, String)>)| match filters::find(&built_in("filter", name)) {
+                Some(entry) => Ok(FilterUse { entry, own }),
+                None => Err(unknown("filter", name, filters::FILTERS.iter().map(|f| f.about))),
+            };
         Ok(Stack {
             plugin: plugin.map(find_plugin).transpose()?,
             filters: filters.into_iter().map(find_filter).collect::<Result<_, _>>()?,
@@ -163,6 +166,17 @@ impl Stack {
         }
         Ok(backend)
     }
+}
+
+/// The name of what a path in the directory of [`describe::directory_of`] stands for, which is where scripts look for a
+/// `nbdkit-NAME-plugin.so`. Other paths are what they are: somebody's own.
+fn built_in<'n>(what: &str, name: &'n str) -> Cow<'n, str> {
+    let short = || {
+        let (directory, file) = name.rsplit_once('/')?;
+        let short = file.strip_prefix("nbdkit-")?.strip_suffix(&format!("-{what}.so"))?;
+        (directory == describe::directory_of(what)).then_some(short)
+    };
+    short().unwrap_or(name).into()
 }
 
 fn unknown(what: &str, name: &str, known: impl Iterator<Item = About>) -> String {
