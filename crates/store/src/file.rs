@@ -15,6 +15,7 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// A file that is kept, and locked as long as this lives.
@@ -101,9 +102,26 @@ impl Medium for Named {
     }
 }
 
-/// Takes the file for ourselves, or for readers.
+/// Takes a file for ourselves, or for readers, if others give it up within a second: a program that a former owner has just
+/// started has all its descriptors, and with them its lock, until it is the program that it shall be.
+///
+/// # Errors
+/// Somebody has it, or there are no locks.
+pub fn try_lock(file: &File, write: bool) -> std::result::Result<(), TryLockError> {
+    let begin = Instant::now();
+    loop {
+        match if write { file.try_lock() } else { file.try_lock_shared() } {
+            Err(TryLockError::WouldBlock) if begin.elapsed() < Duration::from_secs(1) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Takes the file for ourselves, or for readers, and says why not.
 fn lock(file: &File, write: bool) -> Result<()> {
-    match if write { file.try_lock() } else { file.try_lock_shared() } {
+    match try_lock(file, write) {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let who = if write { "in use by another program" } else { "being written by another program" };
@@ -185,4 +203,28 @@ fn create_here(path: &Path, header: Header, replaces: bool) -> Result<Blocks> {
 /// Those of the system.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     Ok(File::open(dir)?.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_given_up_at_once_is_waited_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let another = || File::open(file.path()).unwrap();
+        let former = another();
+        former.lock().unwrap();
+        let locked = std::thread::spawn({
+            let file = another();
+            move || try_lock(&file, true).is_ok()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        drop(former);
+        assert!(locked.join().unwrap());
+        let present = another();
+        present.lock_shared().unwrap();
+        assert!(try_lock(&another(), false).is_ok());
+        assert!(matches!(try_lock(&another(), true), Err(TryLockError::WouldBlock)));
+    }
 }

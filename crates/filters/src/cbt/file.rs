@@ -76,7 +76,7 @@ impl Store {
     }
 
     fn lock(&self) -> Result<()> {
-        match self.file.try_lock() {
+        match store::file::try_lock(&self.file, true) {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(Error::new(
                 Errno::BUSY,
