@@ -1,5 +1,6 @@
 //! `blocksize`: clients may ask for any bytes, and the disk below sees requests of the sizes that it likes.
 
+use crate::common::unsettled::Unsettled;
 use async_lock::{RwLock, RwLockReadGuardArc, RwLockWriteGuardArc};
 use disk::{
     Backend, Blocks, BufMut, Client, Data, Disk, Errno, Error, Extents, Facts, Filter, Io, Kind, Range,
@@ -45,7 +46,7 @@ impl Filter for BlockSize {
                 _ => {}
             }
         }
-        Ok(Cutting { params: self, changing: Arc::default(), next })
+        Ok(Cutting { params: self, changing: Arc::default(), unsettled: Arc::default(), next })
     }
 }
 
@@ -54,6 +55,9 @@ struct Cutting {
     /// Held alone while part of a block is read, changed and written back, and by many otherwise: whoever writes to
     /// the same block meanwhile, on whatever connection, would lose.
     changing: Arc<RwLock<()>>,
+    /// Blocks that were written back for the sake of a part, and nobody waits for them: what lies beside that part must
+    /// not be changed before they are done.
+    unsettled: Arc<Unsettled>,
     next: Arc<dyn Backend>,
 }
 
@@ -80,7 +84,8 @@ impl Cutting {
             // Their borders may lie within our blocks, and nothing sensible can be said of a part.
             facts.contexts = Arc::new([]);
         }
-        Ok(Cut { facts, min, data, len, changing: self.changing.clone(), next })
+        let (changing, unsettled) = (self.changing.clone(), self.unsettled.clone());
+        Ok(Cut { facts, min, data, len, changing, unsettled, next })
     }
 }
 
@@ -101,6 +106,7 @@ struct Cut {
     data: u64,
     len: u64,
     changing: Arc<RwLock<()>>,
+    unsettled: Arc<Unsettled>,
     next: Arc<dyn Disk>,
 }
 
@@ -130,11 +136,13 @@ impl Cut {
 
     /// The turn of a change of whole blocks, or of parts.
     async fn turn(&self, whole: bool) -> Turn {
-        match whole {
-            _ if self.min == 1 => Turn::Free,
+        let turn = match whole {
+            _ if self.min == 1 => return Turn::Free,
             true => Turn::Shared(self.changing.read_arc().await),
             false => Turn::Alone(self.changing.write_arc().await),
-        }
+        };
+        self.unsettled.settle().await;
+        turn
     }
 
     /// Whether the change may be passed on as it is. With blocks of more than a byte, a turn must be waited for.
@@ -159,7 +167,10 @@ impl Cut {
         old.copy_to(&mut bytes);
         let inside = (at - block.start) as usize;
         data.copy_to(&mut bytes[inside..inside + data.len() as usize]);
-        self.next.write(block.start, bytes.into(), flags).await
+        let begun = self.unsettled.begin(&self.next);
+        let outcome = self.next.write(block.start, bytes.into(), flags).await;
+        begun.over();
+        outcome
     }
 
     /// The parts of a range in its first and last block, where these are not whole.
@@ -189,7 +200,7 @@ fn pieces(r: Range, most: u64) -> impl Iterator<Item = Range> {
 }
 
 impl Disk for Cut {
-    disk::forward!(next: next, flush);
+    disk::forward!(next: next);
     fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -262,6 +273,10 @@ impl Disk for Cut {
             }
             Ok(())
         })
+    }
+
+    fn flush(&self) -> Io<'_, ()> {
+        self.unsettled.take_failure().map_or_else(|| self.next.flush(), Io::from)
     }
 
     fn cache(&self, r: Range) -> Io<'_, ()> {

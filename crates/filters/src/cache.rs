@@ -7,7 +7,6 @@ mod blocks;
 mod kept;
 mod layer;
 mod recent;
-mod unsettled;
 
 use crate::common::{on_read::OnRead, wrap::export_name};
 use async_lock::Mutex;

@@ -7,7 +7,7 @@ use crate::{
     model::{Model, Step},
     random::Random,
 };
-use disk::Io;
+use disk::{Disk, Io, Range, WriteFlags};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
@@ -31,6 +31,22 @@ fn poll_and_drop<T>(mut io: Io<'_, T>, times: u32) -> Option<disk::Result<T>> {
     });
     reactor::block_on(reactor::timeout(Duration::from_secs(30), bounded))
         .expect("no answer within 30 seconds")
+}
+
+/// Writes right behind a range, or right before it: there nothing else may come about any more.
+fn write_beside(disk: &dyn Disk, range: Range, model: &mut Model, random: &mut Random) {
+    let minimum = u64::from(disk.facts().blocks.minimum);
+    let len = minimum * (1 + random.below(1 + 700 / minimum));
+    let behind = Range::new(range.end(), len);
+    let before = range.start.checked_sub(len).map(|start| Range::new(start, len));
+    let beside = [Some(behind), before].into_iter().flatten().find(|beside| {
+        model.areas().any(|area| area.intersect(*beside) == Some(*beside)) //
+    });
+    let Some(beside) = beside else { return };
+    let data = random.bytes(beside.len);
+    soon(disk.write(beside.start, data.clone(), WriteFlags::default()))
+        .unwrap_or_else(|e| panic!("writing {beside}: {e}"));
+    model.set(beside, &data.to_vec());
 }
 
 pub(super) fn everywhere(subject: &Subject, seed: u64) {
@@ -61,6 +77,11 @@ pub(super) fn everywhere(subject: &Subject, seed: u64) {
                 {
                     // Old or new, and what is read now must not be kept.
                     let _ = crate::model::read_all(&*disk, range);
+                }
+                if let Some(range) = step.touches()
+                    && random.once_in(2)
+                {
+                    write_beside(&*disk, range, &mut model, &mut random);
                 }
                 if facts.flush {
                     soon(disk.flush()).unwrap_or_else(|e| panic!("flushing: {e}"));

@@ -11,8 +11,8 @@
 //! * before a block's room is given back, likewise;
 //! * a block that was written back is clean only when the disk below has flushed it.
 
-use super::{Mode, recent::Recent, unsettled::Unsettled};
-use crate::common::on_read::OnRead;
+use super::{Mode, recent::Recent};
+use crate::common::{on_read::OnRead, unsettled::Unsettled};
 use disk::{Data, Disk, Facts, Io, Range, Result, WriteFlags};
 use reactor::InFlight;
 use std::{

@@ -6,5 +6,6 @@ pub(crate) mod on_read;
 pub(crate) mod per_thread;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod unsettled;
 pub(crate) mod worker;
 pub(crate) mod wrap;

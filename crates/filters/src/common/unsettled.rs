@@ -1,5 +1,6 @@
 //! Changes of the disk below whose requests were dropped, because their client is gone: they may come about later, over what
-//! is written there since, or behind what was read and is kept. A flush of that disk waits for them.
+//! is written there since, or behind what was read and is kept. A flush of that disk waits for them. For filters that keep
+//! what they read, or write more than they were asked to.
 
 use disk::{Disk, Error};
 use std::sync::{
@@ -7,9 +8,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
-/// Those of an export.
+/// Those of an export, or of all disks that lead to one place.
 #[derive(Default)]
-pub(super) struct Unsettled {
+pub(crate) struct Unsettled {
     /// Whether there are any. Written under the lock of `disks`.
     any: AtomicBool,
     /// Below which they are under way, unless that is closed.
@@ -20,7 +21,7 @@ pub(super) struct Unsettled {
 }
 
 /// A change under way.
-pub(super) struct Begun<'a> {
+pub(crate) struct Begun<'a> {
     of: &'a Unsettled,
     disk: &'a Arc<dyn Disk>,
     is_over: bool,
@@ -38,12 +39,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Unsettled {
     /// A change of this disk begins.
-    pub(super) fn begin<'a>(&'a self, disk: &'a Arc<dyn Disk>) -> Begun<'a> {
+    pub(crate) fn begin<'a>(&'a self, disk: &'a Arc<dyn Disk>) -> Begun<'a> {
         Begun { of: self, disk, is_over: false }
     }
 
     /// Waits for all. To be done before the disk below is changed, or read for keeps.
-    pub(super) async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         if !self.any.load(SeqCst) {
             return;
         }
@@ -60,14 +61,14 @@ impl Unsettled {
     }
 
     /// What went wrong when nobody was there to hear it.
-    pub(super) fn take_failure(&self) -> Option<Error> {
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         lock(&self.failure).take()
     }
 }
 
 impl Begun<'_> {
     /// It was answered.
-    pub(super) fn over(mut self) {
+    pub(crate) fn over(mut self) {
         self.is_over = true;
     }
 }
