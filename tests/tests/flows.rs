@@ -212,3 +212,54 @@ fn a_copy_between_two_servers_uses_four_connections_to_each() {
     // The source refuses to be given other bytes than its own.
     copy().args([destination.uri(), source.uri()]).end().good();
 }
+
+#[test]
+// (Go is large, and not among the packages that are installed for the tests: who has it sees this run.)
+fn a_program_in_go_reads_and_writes_through_the_peers_library() {
+    needs!("go", "cc", "pkg-config");
+    if !Run::new("pkg-config").words("--exists libnbd").end().status.success() {
+        return e2e::skip("needs libnbd-dev");
+    }
+    let dir = directory();
+    fs::write(dir.path().join("go.mod"), "module client\n\ngo 1.19\n").unwrap();
+    let program = r#"package main
+
+// #cgo pkg-config: libnbd
+// #include <stdlib.h>
+// #include <libnbd.h>
+import "C"
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"unsafe"
+)
+
+func must(result C.int) {
+	if result == -1 {
+		fmt.Println(C.GoString(C.nbd_get_error()))
+		os.Exit(1)
+	}
+}
+
+func main() {
+	h := C.nbd_create()
+	must(C.nbd_connect_uri(h, C.CString(os.Args[1])))
+	written, read := bytes.Repeat([]byte{7}, 5000), make([]byte, 5000)
+	must(C.nbd_pwrite(h, unsafe.Pointer(&written[0]), 5000, 4096, 0))
+	must(C.nbd_pread(h, unsafe.Pointer(&read[0]), 5000, 4096, 0))
+	fmt.Println(C.nbd_get_size(h), bytes.Equal(written, read))
+	must(C.nbd_shutdown(h, 0))
+	C.nbd_close(h)
+}
+"#;
+    fs::write(dir.path().join("main.go"), program).unwrap();
+    let build = Run::new("go").words("build -o client .").in_directory(dir.path());
+    let build =
+        build.env("GOCACHE", dir.path().join("cache")).env("GOFLAGS", "-mod=mod").env("GOPROXY", "off");
+    build.seconds(900).end().good();
+    let server = Server::ours("memory 1M");
+    let told = Run::new(dir.path().join("client").to_str().unwrap()).arg(server.uri()).text();
+    assert_eq!(told, "1048576 true\n");
+}

@@ -1,138 +1,18 @@
-//! Disks as files: `mount`, and what programs that know nothing of NBD do with it.
+//! Disks as files: `mount` and the files that it makes.
 
-use e2e::{Process, RealDisk, Run, Server, directory, needs};
+use e2e::{MEMORY, Mounted, PATIENCE, Run, Server, directory, mounts, needs, unmount};
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A mount, ours or the peer's, taken down when it is dropped.
-struct Mounted {
-    process: Process,
-    at: PathBuf,
-    pidfile: PathBuf,
-    _directory: TempDir,
-}
-
-impl Mounted {
-    /// Mounts at a place in a fresh directory: a directory, a file or a new name there.
-    fn ours(place: &str, options: &str, server: &[&str]) -> Mounted {
-        Mounted::start(Run::diskpipe().arg("mount"), place, options, server)
-    }
-
-    fn start(program: Run, place: &str, options: &str, server: &[&str]) -> Mounted {
-        let directory = directory();
-        fs::create_dir(directory.path().join("dir")).unwrap();
-        fs::write(directory.path().join("file"), "hidden").unwrap();
-        let (at, pidfile) = (directory.path().join(place), directory.path().join("pid"));
-        let mut process = program.words(options).arg("-P").arg(&pidfile).arg(&at).args(server).start();
-        let start = Instant::now();
-        while !pidfile.exists() {
-            assert!(
-                process.wait(Duration::ZERO).is_none() && start.elapsed() < PATIENCE,
-                "it does not mount"
-            );
-            sleep(Duration::from_millis(5));
-        }
-        Mounted { process, at, pidfile, _directory: directory }
-    }
-
-    /// The disk.
-    fn file(&self) -> PathBuf {
-        if self.at.is_dir() { self.at.join("nbd") } else { self.at.clone() }
-    }
-
-    /// What is mounted over.
-    fn mount_point(&self) -> &Path {
-        // A new name in a directory is no mount point itself.
-        if self.at.ends_with("dir/disk") { self.at.parent().unwrap() } else { &self.at }
-    }
-
-    fn open(&self) -> File {
-        OpenOptions::new().read(true).write(true).open(self.file()).unwrap()
-    }
-
-    /// Unmounts it, which must end the tool well.
-    fn unmount(mut self) {
-        unmount(self.mount_point());
-        let status = self.process.wait(PATIENCE).expect("the tool ends with the mount");
-        assert!(status.success(), "{status}");
-        assert!(!self.pidfile.exists());
-    }
-}
-
-/// What a test has closed is open for a moment longer where another test was just starting a program: its child has all
-/// descriptors until it becomes that program.
-fn unmount(mount_point: &Path) {
-    let start = Instant::now();
-    loop {
-        let ended = Run::new("fusermount3").arg("-u").arg(mount_point).end();
-        if ended.status.success() || !ended.stderr.contains("busy") || start.elapsed() >= PATIENCE {
-            ended.good();
-            return;
-        }
-        sleep(Duration::from_millis(20));
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        Run::new("fusermount3").words("-q -u -z").arg(self.mount_point()).end();
-    }
-}
-
-/// Whether file systems can be mounted here: it is tried.
-fn can_mount() -> bool {
-    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
-    let refused = REFUSED.get_or_init(|| {
-        let directory = directory();
-        let mut process = Run::diskpipe().arg("mount").arg(directory.path()).args(OURS).start();
-        let start = Instant::now();
-        while process.wait(Duration::ZERO).is_none() {
-            if directory.path().join("nbd").exists() {
-                Run::new("fusermount3").arg("-u").arg(directory.path()).end();
-                process.wait(PATIENCE);
-                return None;
-            }
-            assert!(start.elapsed() < PATIENCE, "it neither mounts nor gives up");
-            sleep(Duration::from_millis(5));
-        }
-        Some(Run::diskpipe().arg("mount").arg(directory.path()).args(OURS).end().stderr)
-    });
-    match refused {
-        None => true,
-        Some(why)
-            if ["not permitted", "ermission denied", "/dev/fuse"].iter().any(|word| why.contains(word)) =>
-        {
-            e2e::skip("needs FUSE, and the right to mount");
-            false
-        }
-        Some(why) => panic!("cannot mount: {why}"),
-    }
-}
-
-macro_rules! mounts {
-    ($($program:expr),*) => {
-        needs!("fusermount3" $(, $program)*);
-        if !can_mount() {
-            return;
-        }
-    };
-}
-
-const OURS: &[&str] = &["[", "diskpipe", "serve", "memory", "64M", "]"];
 
 #[test]
 fn a_disk_appears_in_a_directory_under_a_name_and_over_a_file() {
     mounts!();
     for (place, expected) in [("dir", "dir/nbd"), ("dir/disk", "dir/disk"), ("file", "file")] {
-        let mounted = Mounted::ours(place, "", OURS);
+        let mounted = Mounted::ours(place, "", MEMORY);
         let file = mounted.file();
         assert!(file.ends_with(expected), "{}", file.display());
         let facts = fs::metadata(&file).unwrap();
@@ -201,22 +81,10 @@ fn a_server_is_reached_by_tcp_and_by_a_socket_that_is_open_already() {
 }
 
 #[test]
-fn a_disk_of_seven_exbibytes_is_a_file_of_that_size() {
-    mounts!();
-    let mounted = Mounted::ours("file", "", &["[", "diskpipe", "serve", "memory", "7E", "]"]);
-    let listed = Run::new("ls").arg("-lh").arg(mounted.file()).text();
-    assert!(listed.contains(" 7.0E "), "{listed}");
-    let file = mounted.open();
-    file.write_all_at(b"x", 6 << 60).unwrap();
-    drop(file);
-    mounted.unmount();
-}
-
-#[test]
 fn what_cannot_be_written_to_says_so() {
     mounts!();
     let server = Server::ours("-r memory 1M");
-    for (options, server) in [("-r", OURS), ("-o ro", OURS), ("", &[server.uri().as_str()][..])] {
+    for (options, server) in [("-r", MEMORY), ("-o ro", MEMORY), ("", &[server.uri().as_str()][..])] {
         let mounted = Mounted::ours("dir", options, server);
         let mode = fs::metadata(mounted.file()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o444, "{options}");
@@ -272,7 +140,7 @@ fn options_of_the_file_system_mean_what_they_mean_to_the_peer() {
 #[test]
 fn a_tool_that_is_killed_leaves_no_mount_where_that_was_asked_for() {
     mounts!();
-    let mut mounted = Mounted::ours("dir", "-o auto_unmount", OURS);
+    let mut mounted = Mounted::ours("dir", "-o auto_unmount", MEMORY);
     fs::metadata(mounted.file()).unwrap();
     mounted.process.signal(rustix::process::Signal::KILL);
     mounted.process.wait(PATIENCE).expect("it is killed");
@@ -309,7 +177,7 @@ list(ThreadPoolExecutor(8).map(lambda n: os.pwrite(f, bytes(65536), n << 16), ra
 #[test]
 fn holes_are_punched_found_and_filled() {
     mounts!("fallocate", "qemu-img");
-    let mounted = Mounted::ours("dir", "", OURS);
+    let mounted = Mounted::ours("dir", "", MEMORY);
     let path = mounted.file();
     let fallocate = |words: &str| Run::new("fallocate").words(words).arg(&path).end();
     mounted.open().write_all_at(&[7; 1 << 20], 0).unwrap();
@@ -477,7 +345,7 @@ assert all(f.read(512) == bytes([FILL]) * 512 for _ in range(100))";
 fn many_threads_read_and_write_at_once() {
     mounts!("python3");
     for options in ["-C 4", "-C 1", "-s", "-o kernel_cache"] {
-        let mounted = Mounted::ours("dir", options, OURS);
+        let mounted = Mounted::ours("dir", options, MEMORY);
         python(
             &mounted.file(),
             "from concurrent.futures import ThreadPoolExecutor
@@ -504,83 +372,10 @@ fn a_server_that_resizes_follows_the_file() {
     let info = Run::diskpipe().args(["info", "--size", &server.uri()]).text();
     assert_eq!(info, "2097152\n");
     mounted.unmount();
-    let mounted = Mounted::ours("dir", "", OURS);
+    let mounted = Mounted::ours("dir", "", MEMORY);
     let refused = mounted.open().set_len(1).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
     mounted.unmount();
-}
-
-#[test]
-fn a_qcow2_image_is_partitioned_as_a_file() {
-    mounts!("qemu-img", "qemu-nbd", "sgdisk");
-    let directory = directory();
-    let image = directory.path().join("disk.qcow2");
-    Run::new("qemu-img").words("create -q -f qcow2").arg(&image).arg("1G").end().good();
-    let server = ["[", "qemu-nbd", "-f", "qcow2", image.to_str().unwrap(), "]"];
-    let mounted = Mounted::ours("file", "", &server);
-    Run::new("sgdisk").args(["-n", "1"]).arg(mounted.file()).end().good();
-    let table = Run::new("sgdisk").arg("-p").arg(mounted.file()).text();
-    assert!(table.contains(" 8300 "), "{table}");
-    mounted.unmount();
-    // The server is gone, and the table is in the image.
-    let map = Run::new("qemu-img").words("map --output=json -f qcow2").arg(&image).text();
-    assert!(map.contains(r#""data": true"#), "{map}");
-    Run::new("qemu-img").words("check -q -f qcow2").arg(&image).end().good();
-}
-
-#[test]
-fn a_file_system_is_made_and_checked_in_it() {
-    mounts!("mke2fs", "e2fsck");
-    let server = Server::ours("memory 64M");
-    let mounted = Mounted::ours("dir", "", &[server.uri().as_str()]);
-    Run::new("mke2fs").words("-q -F -t ext4").arg(mounted.file()).end().good();
-    Run::new("e2fsck").arg("-fn").arg(mounted.file()).end().good();
-    mounted.unmount();
-    // And it is all at the server.
-    let mounted = Mounted::ours("file", "-r", &[server.uri().as_str()]);
-    Run::new("e2fsck").arg("-fn").arg(mounted.file()).end().good();
-    mounted.unmount();
-}
-
-#[test]
-fn fio_verifies_what_it_wrote_in_it() {
-    mounts!("fio");
-    let mounted = Mounted::ours("dir", "", OURS);
-    Run::new("fio")
-        .words("--name=x --rw=randwrite --bs=4k --size=16M --verify=crc32c --verify_state_save=0 --numjobs=1 --ioengine=psync --filename")
-        .arg(mounted.file())
-        .seconds(120)
-        .end()
-        .good();
-    mounted.unmount();
-}
-
-#[test]
-fn a_loop_device_over_it_holds_a_file_system() {
-    mounts!("losetup", "mke2fs", "mount", "umount");
-    let disk = RealDisk::get();
-    let copy = disk.beside("copy");
-    fs::copy(&disk.raw, &copy).unwrap();
-    let server = ["[", "diskpipe", "serve", "file", copy.to_str().unwrap(), "]"];
-    let mounted = Mounted::ours("dir", "", &server);
-    let tree = disk.beside("tree");
-    fs::create_dir(&tree).unwrap();
-    let ended = Run::new("mount")
-        .args(["-o", &format!("loop,offset={}", e2e::PARTITION)])
-        .arg(mounted.file())
-        .arg(&tree)
-        .end();
-    if !ended.status.success() {
-        e2e::skip("needs loop devices, and root");
-        return;
-    }
-    let read = fs::read(tree.join("00/00/file 0.bin"));
-    let written = fs::write(tree.join("new"), vec![9; 100_000]);
-    Run::new("umount").arg(&tree).end().good();
-    read.unwrap();
-    written.unwrap();
-    mounted.unmount();
-    e2e::check_file_system(&copy);
 }
 
 #[test]
@@ -588,7 +383,7 @@ fn signals_unmount_it() {
     mounts!();
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP]
     {
-        let mut mounted = Mounted::ours("dir", "-s", OURS);
+        let mut mounted = Mounted::ours("dir", "-s", MEMORY);
         mounted.process.signal(signal);
         assert!(mounted.process.wait(PATIENCE).expect("it ends").success());
         assert!(!mounted.at.join("nbd").exists());
