@@ -115,7 +115,14 @@ impl Config {
         let config: Config = toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            anyhow!("{place}{}", error.message())
+            let message = error.message();
+            let of_an_export = message.starts_with("unknown field") && message.contains("`params`");
+            let hint = if of_an_export {
+                "; parameters of the plugin stand in params = { KEY = VALUE }"
+            } else {
+                ""
+            };
+            anyhow!("{place}{message}{hint}")
         })?;
         ensure!(
             !config.export.is_empty(),

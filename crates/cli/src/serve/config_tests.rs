@@ -57,6 +57,8 @@ fn a_single_export_is_the_default_one() {
 fn mistakes_are_told_with_their_line() {
     assert!(wrong("").starts_with("no export is described"));
     assert!(wrong("[export.x]\nplugin = 'null'\ndefualt = 1").starts_with("line 3: unknown field `defualt`"));
+    let misplaced = wrong("[export.x]\nplugin = 'memory'\nsize = '1M'");
+    assert!(misplaced.ends_with("parameters of the plugin stand in params = { KEY = VALUE }"), "{misplaced}");
     assert!(wrong("[export.x]\nparams = []").contains("missing field `plugin`"));
     assert!(wrong("[export.x\n").starts_with("line 1: "));
     assert_eq!(wrong("default='y'\n[export.x]\nplugin='null'"), "default = \"y\": there is no such export");
