@@ -7,6 +7,7 @@ use proto::{
     ChunkType, Command, CommandFlags as F, ReplyHeader, ReplyStyle, TransmissionFlags,
     handshake::client::Wishes,
 };
+use std::time::Duration;
 
 const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended];
 const EINVAL: u32 = 22;
@@ -51,6 +52,23 @@ fn a_large_write_comes_through_in_pieces() {
         let bytes: Vec<u8> = (0..SIZE - 3).map(|i| (i % 251) as u8).collect();
         client.write(3, &bytes).unwrap();
         assert!(client.read(3, bytes.len() as u64 / 2).unwrap() == bytes[..bytes.len() / 2]);
+    }
+}
+
+#[test]
+fn answers_do_not_wait_for_the_rest_of_a_request() {
+    // Of a write that is carried out, of one that is refused.
+    for (at, len) in [(0, 4096), (SIZE as u64, 4096)] {
+        let (running, mut client) = Client::start(ReplyStyle::Simple);
+        client.send(Command::Read, F::NONE, 1, 0, 512, &[]);
+        client.send(Command::Write, F::NONE, 2, at, len, &[1; 100]);
+        // Comes only if the server does not sleep on it for ever.
+        client.stream.set_recv_timeout(Some(Duration::from_secs(60))).unwrap();
+        assert_eq!(client.answer(1, 0, 512).unwrap(), [0; 512]);
+        client.stream.send_all(&vec![1; len as usize - 100]).unwrap();
+        assert_eq!(client.answer(2, 0, 0).is_ok(), at == 0);
+        client.disconnect();
+        running.end();
     }
 }
 
