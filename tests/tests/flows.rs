@@ -39,7 +39,7 @@ fn a_copy_onto_another_disk_is_found_out() {
     let destination = Server::ours("sparse-random 1G seed=2");
     let copy = format!(r#"diskpipe copy "$uri" '{}'"#, destination.uri());
     let ended = Run::serve("sparse-random 1G seed=1", &copy).end().code(1);
-    assert!(ended.stderr.contains("diskpipe copy: writing to the destination: "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("diskpipe copy: writing to the destination at "), "{}", ended.stderr);
 }
 
 #[test]

@@ -415,10 +415,11 @@ mod tests {
     #[test]
     fn zeroing_that_is_not_supported_after_all_becomes_writes_and_other_failures_are_fatal() {
         let bytes = islands(100_000, 5);
-        for (errno, works) in [(Errno::NOTSUP, true), (Errno::IO, false)] {
-            let fails: fn(Seen) -> Option<Errno> = match works {
-                true => |s| matches!(s, Seen::Zero(..)).then_some(Errno::NOTSUP),
-                false => |s| matches!(s, Seen::Zero(..)).then_some(Errno::IO),
+        for (errno, works) in [(Errno::NOTSUP, true), (Errno::INVAL, true), (Errno::IO, false)] {
+            let fails: fn(Seen) -> Option<Errno> = match errno {
+                Errno::NOTSUP => |s| matches!(s, Seen::Zero(..)).then_some(Errno::NOTSUP),
+                Errno::INVAL => |s| matches!(s, Seen::Zero(..)).then_some(Errno::INVAL),
+                _ => |s| matches!(s, Seen::Zero(..)).then_some(Errno::IO),
             };
             let to = Fake::new(vec![1; 100_000]).failing(fails);
             let (outcome, _, to) = copy_all(&plan(), Fake::new(bytes.clone()), to);
@@ -438,9 +439,9 @@ mod tests {
         };
         let (outcome, ..) =
             copy_all(&plan(), Fake::new(bytes.clone()).failing(failing), Fake::new(vec![0; 200_000]));
-        assert!(outcome.unwrap_err().to_string().starts_with("reading from the source"));
+        assert!(outcome.unwrap_err().to_string().starts_with("reading from the source at "));
         let (outcome, ..) = copy_all(&plan(), Fake::new(bytes), Fake::new(vec![0; 200_000]).failing(failing));
-        assert!(outcome.unwrap_err().to_string().starts_with("writing to the destination"));
+        assert!(outcome.unwrap_err().to_string().starts_with("writing to the destination at "));
     }
 
     #[test]

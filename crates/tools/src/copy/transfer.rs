@@ -54,6 +54,8 @@ enum Step<'a> {
 }
 
 struct Write<'a> {
+    /// First byte.
+    at: u64,
     /// What is zeroed; `None` when data are written.
     zero: Option<Range>,
     io: Option<Io<'a, ()>>,
@@ -72,7 +74,7 @@ impl<'a> Ends<'a> {
             }
             Piece::Data(range) => match self.from.read(range) {
                 Io::Ready(data) => {
-                    let data = data.map_err(reading)?;
+                    let data = data.map_err(|e| reading(range.start, e))?;
                     self.has_read(range, &data);
                     (range, self.write(range, &data))
                 }
@@ -125,7 +127,11 @@ impl<'a> Ends<'a> {
             return self.start_write(range, &data, flow);
         }
         let whole = Range::new(range.start, range.len + missing);
-        let old = self.to.read(Range::new(whole.end() - block, block)).await.map_err(writing)?;
+        let old = self
+            .to
+            .read(Range::new(whole.end() - block, block))
+            .await
+            .map_err(|e| writing(whole.start, e))?;
         self.start_write(whole, &Data::join(vec![data, old.slice(block - missing, missing)]), flow)
     }
 
@@ -143,7 +149,7 @@ impl<'a> Ends<'a> {
         } else {
             self.write_zeroes_as_data(range)
         };
-        Some(Write { zero: Some(range), io: Some(io) })
+        Some(Write { at: range.start, zero: Some(range), io: Some(io) })
     }
 
     fn write_zeroes_as_data(self, range: Range) -> Io<'a, ()> {
@@ -160,7 +166,7 @@ impl<'a> Ends<'a> {
 
     fn write_data(self, at: u64, data: Data) -> Write<'a> {
         self.watch.tally.written.fetch_add(data.len(), Relaxed);
-        Write { zero: None, io: Some(self.to.write(at, data, WriteFlags::default())) }
+        Write { at, zero: None, io: Some(self.to.write(at, data, WriteFlags::default())) }
     }
 
     fn write_in_turn(self, range: Range, data: Data, runs: Runs) -> Write<'a> {
@@ -179,7 +185,7 @@ impl<'a> Ends<'a> {
             }
             Ok(())
         });
-        Write { zero: None, io: Some(io) }
+        Write { at: range.start, zero: None, io: Some(io) }
     }
 
     /// Writes data; their zeroes as such. `None`: there is nothing to write.
@@ -187,7 +193,8 @@ impl<'a> Ends<'a> {
         if data.len() != range.len {
             // A disk that breaks its contract must not end in a short copy.
             let why = format!("{} bytes came for a read of {range}", data.len());
-            return Some(Step::Write(Write { zero: None, io: Some(Error::io(why).into()) }, Vec::new(), 0));
+            let failed = Write { at: range.start, zero: None, io: Some(Error::io(why).into()) };
+            return Some(Step::Write(failed, Vec::new(), 0));
         }
         let mut runs = Runs::default();
         match self.sparse {
@@ -213,12 +220,12 @@ impl<'a> Ends<'a> {
     }
 }
 
-fn reading(e: Error) -> Error {
-    e.context("reading from the source")
+fn reading(at: u64, e: Error) -> Error {
+    e.context(format!("reading from the source at {at}"))
 }
 
-fn writing(e: Error) -> Error {
-    e.context("writing to the destination")
+fn writing(at: u64, e: Error) -> Error {
+    e.context(format!("writing to the destination at {at}"))
 }
 
 /// Alternating runs of data and zeroes.
@@ -304,11 +311,12 @@ impl<'a> Write<'a> {
     fn outcome(&mut self, outcome: Result<()>, ends: Ends<'a>) -> Result<Option<Io<'a, ()>>> {
         match outcome {
             Ok(()) => Ok(None),
-            Err(e) if e.errno() == Errno::NOTSUP => match self.zero.take() {
+            // Some servers offer what they do not know: an old dialect has no other word for that.
+            Err(e) if matches!(e.errno(), Errno::NOTSUP | Errno::INVAL) => match self.zero.take() {
                 Some(range) => Ok(Some(ends.write_zeroes_as_data(range))),
-                None => Err(writing(e)),
+                None => Err(writing(self.at, e)),
             },
-            Err(e) => Err(writing(e)),
+            Err(e) => Err(writing(self.at, e)),
         }
     }
 
@@ -333,7 +341,7 @@ impl Future for Transfer<'_> {
                 Step::Read(io, began) => {
                     let data = match Pin::new(io).poll(cx) {
                         Poll::Pending => return Poll::Pending,
-                        Poll::Ready(data) => data.map_err(reading)?,
+                        Poll::Ready(data) => data.map_err(|e| reading(me.range.start, e))?,
                     };
                     me.flow.read_ended(me.range.len, *began);
                     me.ends.has_read(me.range, &data);
