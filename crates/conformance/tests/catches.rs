@@ -112,8 +112,7 @@ struct Forgetful {
 
 impl Filter for Forgetful {
     const NAME: &'static str = "forgetful";
-    const MANUAL: &'static str =
-        "# NAME\nforgetful\n# SYNOPSIS\nx\n# PARAMETERS\n<!-- parameters -->\n# EXAMPLES\n```sh\ntrue\n```\n";
+    const MANUAL: &'static str = "# NAME\nforgetful\n# SYNOPSIS\nx\n# PARAMETERS\n<!-- parameters -->\n# DESCRIPTION\nIt takes no memory.\n# EXAMPLES\n```sh\ntrue\n```\n";
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
         Ok(ForgetfulBackend(self.forget, next))
     }
