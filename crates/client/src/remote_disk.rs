@@ -226,6 +226,11 @@ impl RemoteDisk {
         }
     }
 
+    /// What must be waited for until all writes are over whose requests were dropped.
+    fn unsettled(&self) -> Vec<impl Future<Output = ()> + Send + '_> {
+        self.links.iter().filter_map(|link| link.connection.settled()).collect()
+    }
+
     /// Queue a request that needs no split.
     pub(crate) fn submit(&self, ask: Ask, payload: Option<&Data>) -> Result<Ticket<'_>> {
         self.link().connection.submit(ask, payload)
@@ -413,7 +418,7 @@ impl Disk for RemoteDisk {
 
     fn flush(&self) -> Io<'_, ()> {
         let ask = ask(Command::Flush, CommandFlags::NONE, Range::new(0, 0));
-        let unsettled: Vec<_> = self.links.iter().filter_map(|link| link.connection.settled()).collect();
+        let unsettled = self.unsettled();
         if unsettled.is_empty() {
             return self.command(ask, self.effect, None);
         }
@@ -422,6 +427,20 @@ impl Disk for RemoteDisk {
                 settled.await;
             }
             self.command(ask, self.effect, None).await
+        })
+    }
+
+    /// The connections stay open: others may use them, and dropping the disk closes them.
+    fn close(&self) -> Io<'_, ()> {
+        let unsettled = self.unsettled();
+        if unsettled.is_empty() {
+            return Io::ok(());
+        }
+        Io::later(async move {
+            for settled in unsettled {
+                settled.await;
+            }
+            Ok(())
         })
     }
 

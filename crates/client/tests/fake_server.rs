@@ -323,7 +323,7 @@ fn a_dropped_request_is_still_sent_and_its_answer_is_read_away() {
 }
 
 #[test]
-fn a_flush_waits_for_the_writes_whose_requests_were_dropped_and_for_no_others() {
+fn a_flush_and_a_close_wait_for_the_writes_whose_requests_were_dropped_and_for_no_others() {
     let (disk, server) = disk(ReplyStyle::Structured, |s| {
         let changes: Vec<Request> = (0..4).map(|_| s.next()).collect();
         let commands: Vec<Command> = changes.iter().map(|r| r.command).collect();
@@ -349,13 +349,16 @@ fn a_flush_waits_for_the_writes_whose_requests_were_dropped_and_for_no_others() 
     drop(disk.zero(range(0, 4096), ZeroFlags::default()));
     drop(disk.trim(range(0, 4096), WriteFlags::default()));
     let kept = disk.write(8192, Data::copy_from(b"kept"), WriteFlags::default());
-    let mut flush = disk.flush();
+    let (mut flush, mut close) = (disk.flush(), disk.close());
     reactor::block_on(async {
         for _ in 0..3 {
-            let poll = poll_fn(|cx| Poll::Ready(Pin::new(&mut flush).poll(cx)));
-            assert!(poll.await.is_pending());
+            for io in [&mut flush, &mut close] {
+                let poll = poll_fn(|cx| Poll::Ready(Pin::new(&mut *io).poll(cx)));
+                assert!(poll.await.is_pending());
+            }
             disk.read(range(0, 512)).await.unwrap();
         }
+        close.await.unwrap();
         flush.await.unwrap();
         kept.await.unwrap();
     });

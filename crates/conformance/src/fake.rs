@@ -144,7 +144,7 @@ impl Fake {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Writes, zeroes and trims that are dropped come about as late as they may: with the next flush.
+    /// Writes, zeroes and trims that are dropped come about as late as they may: with the next flush or close.
     pub fn change_late(&self) {
         self.0.lock().late = true;
     }
@@ -169,6 +169,12 @@ impl Fake {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out what was dropped. Nobody is there to hear of a failure.
+    fn settle(&self) {
+        let dropped = std::mem::take(&mut self.lock().dropped);
+        dropped.into_iter().for_each(|change| drop(change(self)));
     }
 
     fn changed(&self, state: &mut State, range: Range, fua: bool) {
@@ -358,9 +364,7 @@ impl Disk for FakeDisk {
         // Only what was answered before it was asked counts.
         let asked: Vec<Range> = self.0.lock().dirty.clone();
         self.run(OpKind::Flush, move || {
-            let dropped = std::mem::take(&mut self.0.lock().dropped);
-            // Nobody is there to hear of a failure.
-            dropped.into_iter().for_each(|change| drop(change(&self.0)));
+            self.0.settle();
             let mut state = self.0.lock();
             let state = &mut *state;
             for range in &asked {
@@ -391,6 +395,7 @@ impl Disk for FakeDisk {
     }
     fn close(&self) -> Io<'_, ()> {
         self.0.lock().closed += 1;
+        self.0.settle();
         Io::ok(())
     }
 }

@@ -136,6 +136,6 @@ impl<D: BlockingDisk> Disk for Blocking<D> {
         self.run(move |d| d.extents(r, limit))
     }
     fn close(&self) -> Io<'_, ()> {
-        self.run(|d| d.close())
+        self.writes.flush(|| self.run(|d| d.close()))
     }
 }

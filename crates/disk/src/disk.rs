@@ -130,7 +130,7 @@ pub struct ZeroFlags {
 ///
 /// Dropping the [`Io`] of a request abandons its answer, not its effect. A write, zero or trim that was dropped may come
 /// about or not, in part or whole, and at any time, also over a later write to the same place; but no later than a `flush`
-/// that is asked for afterwards has ended, which waits for it. What was answered, also with an error, is over.
+/// or `close` that is asked for afterwards has ended, which waits for it. What was answered, also with an error, is over.
 ///
 /// The defaults fail loudly. A filter that passes a request on unchanged says so in one line:
 /// `disk::forward!(next: flush, extents);`

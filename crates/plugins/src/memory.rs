@@ -235,6 +235,9 @@ impl Disk for MemoryDisk {
     fn flush(&self) -> Io<'_, ()> {
         self.writes.flush(|| Io::ok(()))
     }
+    fn close(&self) -> Io<'_, ()> {
+        self.writes.flush(|| Io::ok(()))
+    }
     fn cache(&self, _: Range) -> Io<'_, ()> {
         Io::ok(())
     }

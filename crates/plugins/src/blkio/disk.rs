@@ -36,6 +36,14 @@ impl BlkioDisk {
         }
     }
 
+    /// Waits for writes that are under way still, although nobody waits for them.
+    async fn settled(&self) {
+        let mut settled = pin!(self.handle.settled());
+        while reactor::timeout(LONG, settled.as_mut()).await.is_err() {
+            self.device.look_after().await;
+        }
+    }
+
     async fn read_whole(&self, range: Range) -> Result<Data> {
         let into = BufMut::new(range.len as usize);
         match self.run(Request::Read { at: range.start, into }).await? {
@@ -198,13 +206,16 @@ impl Disk for BlkioDisk {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        // A write may be under way still, although nobody waits for it.
         Io::later(async move {
-            let mut settled = pin!(self.handle.settled());
-            while reactor::timeout(LONG, settled.as_mut()).await.is_err() {
-                self.device.look_after().await;
-            }
+            self.settled().await;
             self.stable(true).await
+        })
+    }
+
+    fn close(&self) -> Io<'_, ()> {
+        Io::later(async move {
+            self.settled().await;
+            Ok(())
         })
     }
 }

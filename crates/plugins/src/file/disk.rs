@@ -252,6 +252,17 @@ impl Disk for FileDisk {
         }
     }
 
+    fn close(&self) -> Io<'_, ()> {
+        let settled = || self.0.writes.flush(|| Io::ok(()));
+        match self.0.ring.get().and_then(Option::as_ref).filter(|_| self.0.direct.is_some()) {
+            Some(ring) => Io::later(async move {
+                ring.settled().await;
+                settled().await
+            }),
+            None => settled(),
+        }
+    }
+
     fn cache(&self, range: Range) -> Io<'_, ()> {
         if self.0.direct.is_some() {
             return ::disk::Errno::NOTSUP.into();

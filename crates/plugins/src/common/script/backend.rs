@@ -152,7 +152,7 @@ impl Script {
             Order::Free(writes) => Some(writes.clone()),
             Order::Line(_) => None,
         };
-        let before = writes.as_ref().filter(|_| method == "flush").and_then(Writes::before);
+        let before = writes.as_ref().filter(|_| matches!(method, "flush" | "close")).and_then(Writes::before);
         let write =
             writes.as_ref().filter(|_| matches!(method, "pwrite" | "zero" | "trim")).map(Writes::begin);
         let work = order.run(move || {

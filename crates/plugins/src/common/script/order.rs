@@ -118,7 +118,7 @@ impl<T> Future for Promise<T> {
 /// How the calls of disks wait for each other.
 #[derive(Clone)]
 pub(crate) enum Order {
-    /// Not at all, but for flushes: they wait for the writes of all clients that began before.
+    /// Not at all, but for flushes and closes: they wait for the writes of all clients that began before.
     Free(Arc<Writes>),
     Line(Arc<Line>),
 }
