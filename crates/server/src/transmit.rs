@@ -530,3 +530,18 @@ impl<'d> Transmission<'d> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_connection_that_rests_leaves_the_stack_small() {
+        fn size<'a, F: Future>(_: impl Fn(&'a mut Transmission<'a>) -> F) -> usize {
+            size_of::<F>()
+        }
+        // With 1.5 KiB more, a thousand idle connections take 4 MiB more.
+        let (run, all) = (size(Transmission::run), size_of::<Transmission<'_>>());
+        assert!(run <= 512 && all <= 768, "{run} and {all} bytes");
+    }
+}

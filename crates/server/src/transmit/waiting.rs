@@ -55,7 +55,10 @@ impl Transmission<'_> {
     /// loses some patience. The client may want its answers before it goes on. (To send them before the first wait made
     /// writes of 64 KiB over TCP a quarter slower, since client and server then took turns for every few of them.)
     pub(super) async fn wait_for_input(&mut self, waited: Wait) -> std::result::Result<(), Broken> {
-        self.send().await?;
+        if !self.output.is_empty() {
+            // Seldom, so not in the frame of the whole connection.
+            Box::pin(self.send()).await?;
+        }
         match waited {
             Wait::Block => return self.patience.silence(),
             Wait::DontWait => self.readiness().wait(Interest { read: true, write: false }).await,
