@@ -277,16 +277,9 @@ fn what_clients_are_offered_is_what_nbdkit_offers() {
             agree(filter, &format!("{name}=TEXT"), values, plugin, FACTS);
         }
     }
-    for filter in [
-        "noextents",
-        "nofilter",
-        "readahead",
-        "cacheextents",
-        "noparallel",
-        "limit",
-        "checkwrite",
-        "exitwhen",
-    ] {
+    for filter in
+        ["noextents", "nofilter", "readahead", "cacheextents", "noparallel", "checkwrite", "exitwhen"]
+    {
         let command = format!("{FACTS}; nbdinfo --map \"$uri\"");
         agree(filter, "", &[""], "null 1M", &command);
     }
