@@ -226,9 +226,18 @@ impl RemoteDisk {
         }
     }
 
-    /// What must be waited for until all writes are over whose requests were dropped.
-    fn unsettled(&self) -> Vec<impl Future<Output = ()> + Send + '_> {
-        self.links.iter().filter_map(|link| link.connection.settled()).collect()
+    /// What `then` answers, which is asked when all writes are over whose requests were dropped.
+    fn settled<'a>(&'a self, then: impl FnOnce() -> Io<'a, ()> + Send + 'a) -> Io<'a, ()> {
+        let unsettled: Vec<_> = self.links.iter().filter_map(|link| link.connection.settled()).collect();
+        if unsettled.is_empty() {
+            return then();
+        }
+        Io::later(async move {
+            for settled in unsettled {
+                settled.await;
+            }
+            then().await
+        })
     }
 
     /// Queue a request that needs no split.
@@ -418,30 +427,12 @@ impl Disk for RemoteDisk {
 
     fn flush(&self) -> Io<'_, ()> {
         let ask = ask(Command::Flush, CommandFlags::NONE, Range::new(0, 0));
-        let unsettled = self.unsettled();
-        if unsettled.is_empty() {
-            return self.command(ask, self.effect, None);
-        }
-        Io::later(async move {
-            for settled in unsettled {
-                settled.await;
-            }
-            self.command(ask, self.effect, None).await
-        })
+        self.settled(move || self.command(ask, self.effect, None))
     }
 
     /// The connections stay open: others may use them, and dropping the disk closes them.
     fn close(&self) -> Io<'_, ()> {
-        let unsettled = self.unsettled();
-        if unsettled.is_empty() {
-            return Io::ok(());
-        }
-        Io::later(async move {
-            for settled in unsettled {
-                settled.await;
-            }
-            Ok(())
-        })
+        self.settled(|| Io::ok(()))
     }
 
     fn cache(&self, range: Range) -> Io<'_, ()> {

@@ -86,7 +86,9 @@ impl Future for Before {
         if state.under_way.first().is_none_or(|first| *first >= self.number) {
             return Poll::Ready(());
         }
-        state.waiting.push(cx.waker().clone());
+        if !state.waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            state.waiting.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 }

@@ -175,7 +175,7 @@ impl Slots {
     /// Takes out of `before` what has come to its end. Says whether that was all, or else wakes the waker when more has.
     pub(super) fn has_settled(&mut self, before: &mut BTreeSet<u64>, waker: &Waker) -> bool {
         before.retain(|cookie| self.unsettled.contains(cookie));
-        if !before.is_empty() {
+        if !before.is_empty() && !self.settling.iter().any(|known| known.will_wake(waker)) {
             self.settling.push(waker.clone());
         }
         before.is_empty()

@@ -485,6 +485,7 @@ mod tests {
         copy(&Plan { threads: 3, ..plan() }, None, from.facts().whole(), &lanes, &watch, None).unwrap();
         assert!(destination.bytes() == bytes);
     }
+
     #[test]
     fn what_goes_on_beside_does_so_until_the_last_byte_whoever_copies_it() {
         // One region, and several threads: one of them copies, and never waits while it does.

@@ -151,13 +151,16 @@ mod tests {
         }
     }
 
+    /// Reads 512 bytes of a disk that has this byte everywhere now; the first one.
+    fn read_one_of(ahead: &Ahead, at: u64, fill: u8) -> u8 {
+        let fetch = |range: Range| Ok::<_, ()>(Data::copy_from(&vec![fill; range.len as usize]));
+        ahead.read(Range::new(at, 512), SIZE, fetch).unwrap().to_vec()[0]
+    }
+
     #[test]
     fn a_write_makes_everything_be_read_again() {
         let ahead = Ahead::default();
-        let read = |at: u64, fill: u8| {
-            let fetch = |range: Range| Ok::<_, ()>(Data::copy_from(&vec![fill; range.len as usize]));
-            ahead.read(Range::new(at, 512), SIZE, fetch).unwrap().to_vec()[0]
-        };
+        let read = |at, fill| read_one_of(&ahead, at, fill);
         read(0, 1);
         assert_eq!((read(512, 1), read(1024, 2)), (1, 1));
         drop(ahead.write());
@@ -178,10 +181,7 @@ mod tests {
     #[test]
     fn who_opens_the_file_sees_what_others_wrote_to_the_server() {
         let ahead = Ahead::default();
-        let read = |at: u64, fill: u8| {
-            let fetch = |range: Range| Ok::<_, ()>(Data::copy_from(&vec![fill; range.len as usize]));
-            ahead.read(Range::new(at, 512), SIZE, fetch).unwrap().to_vec()[0]
-        };
+        let read = |at, fill| read_one_of(&ahead, at, fill);
         read(0, 1);
         assert_eq!((read(512, 1), read(1024, 2)), (1, 1));
         ahead.forget();
