@@ -26,7 +26,7 @@ pub use python::{peers_python, python, python_module, python_path};
 pub use qmp::Qmp;
 pub use run::{Ended, Run};
 pub use server::{PATIENCE, Process, Server, listens};
-pub use wire::{Way, Wire};
+pub use wire::{Way, Wire, command, reply, request};
 
 use std::io::Write;
 

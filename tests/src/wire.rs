@@ -179,3 +179,41 @@ impl Write for Wire {
         Ok(())
     }
 }
+
+/// Command types, as the specification numbers them.
+pub mod command {
+    /// NBD_CMD_READ.
+    pub const READ: u16 = 0;
+    /// NBD_CMD_WRITE.
+    pub const WRITE: u16 = 1;
+    /// NBD_CMD_DISC.
+    pub const DISCONNECT: u16 = 2;
+    /// NBD_CMD_FLUSH.
+    pub const FLUSH: u16 = 3;
+}
+
+/// A request without flags, with a compact header; offset and length in bytes. A write's payload comes after it.
+pub fn request(kind: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
+    let mut bytes = 0x2560_9513_u32.to_be_bytes().to_vec();
+    bytes.extend([0; 2]);
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(cookie.to_be_bytes());
+    bytes.extend(offset.to_be_bytes());
+    bytes.extend(length.to_be_bytes());
+    bytes
+}
+
+/// The cookie and the error of the next simple reply. A read's payload comes after it.
+///
+/// # Errors
+/// At the end of the connection.
+///
+/// # Panics
+/// When it is no simple reply.
+pub fn reply(stream: &mut impl Read) -> io::Result<(u64, u32)> {
+    let mut bytes = [0; 16];
+    stream.read_exact(&mut bytes)?;
+    assert_eq!(bytes[..4], 0x6744_6698_u32.to_be_bytes());
+    let error = u32::from_be_bytes(bytes[4..8].try_into().expect("four bytes"));
+    Ok((u64::from_be_bytes(bytes[8..].try_into().expect("eight bytes")), error))
+}

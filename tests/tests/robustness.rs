@@ -1,33 +1,13 @@
 //! Clients that vanish, babble, ask for too much, or never go on, in the clear and over TLS: the server says so in one line
 //! and serves the others.
 
-use e2e::{PATIENCE, Run, Server, Way, Wire, directory, needs};
+use e2e::command::{DISCONNECT, READ, WRITE};
+use e2e::{PATIENCE, Run, Server, Way, Wire, directory, needs, reply, request};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-const READ: u16 = 0;
-const WRITE: u16 = 1;
-
-fn request(kind: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
-    let mut bytes = 0x2560_9513_u32.to_be_bytes().to_vec();
-    bytes.extend(0_u16.to_be_bytes());
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend(cookie.to_be_bytes());
-    bytes.extend(offset.to_be_bytes());
-    bytes.extend(length.to_be_bytes());
-    bytes
-}
-
-/// The error of the next simple reply.
-fn reply(stream: &mut Wire) -> std::io::Result<u32> {
-    let mut bytes = [0; 16];
-    stream.read_exact(&mut bytes)?;
-    assert_eq!(bytes[..4], 0x6744_6698_u32.to_be_bytes());
-    Ok(u32::from_be_bytes(bytes[4..8].try_into().unwrap()))
-}
 
 /// A client as it should be is served, now.
 #[track_caller]
@@ -38,9 +18,9 @@ fn serves(way: Way, server: &Server) {
     assert!(size >= 1 << 20);
     let mut data = vec![1; 4096];
     stream.write_all(&request(READ, 7, size - 4096, 4096)).unwrap();
-    assert_eq!(reply(&mut stream).unwrap(), 0);
+    assert_eq!(reply(&mut stream).unwrap().1, 0);
     stream.read_exact(&mut data).unwrap();
-    stream.write_all(&request(2, 8, 0, 0)).unwrap();
+    stream.write_all(&request(DISCONNECT, 8, 0, 0)).unwrap();
     assert!(start.elapsed() < Duration::from_secs(30), "it took {:?}", start.elapsed());
 }
 
@@ -215,13 +195,13 @@ fn a_request_that_is_too_large_is_refused() {
         stream.choose();
         for cookie in 0..3 {
             stream.write_all(&request(READ, cookie, 0, 512 << 20)).unwrap();
-            assert_ne!(reply(&mut stream).unwrap(), 0, "a read of 512M is refused");
+            assert_ne!(reply(&mut stream).unwrap().1, 0, "a read of 512M is refused");
         }
         let log = server.log();
         assert!(log.contains(": refused Read of 536870912 bytes at offset 0: "), "{log}");
         assert_eq!(log.lines().count(), 1, "one line for a connection, however often it asks\n{log}");
         stream.write_all(&request(READ, 9, u64::MAX - 100, 4096)).unwrap();
-        assert_ne!(reply(&mut stream).unwrap(), 0, "far past the end");
+        assert_ne!(reply(&mut stream).unwrap().1, 0, "far past the end");
         // A write is another matter: what follows would have to be read. Refused and hung up, or refused and skipped.
         stream.write_all(&request(WRITE, 10, 0, u32::MAX)).unwrap();
         let piece = vec![0; 1 << 20];
@@ -351,7 +331,7 @@ fn a_signal_lets_short_requests_be_answered() {
         stream.write_all(&request(READ, 1, 0, 512)).unwrap();
         std::thread::sleep(Duration::from_millis(100));
         server.process.signal(Signal::TERM);
-        assert_eq!(reply(&mut stream).unwrap(), 0);
+        assert_eq!(reply(&mut stream).unwrap().1, 0);
         assert!(server.process.wait(PATIENCE).is_some_and(|status| status.success()));
     }
 }
