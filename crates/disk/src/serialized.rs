@@ -1,4 +1,5 @@
-//! Holds a backend to its thread model: one connection, or one request, at a time.
+//! Holds a backend to its thread model: one connection, or one request, at a time. A request that is dropped keeps its turn
+//! as long as blocking work that it began goes on.
 
 use crate::{
     Backend, Client, Disk, Facts, Io, ThreadModel,
@@ -30,23 +31,24 @@ impl Backend for Serialized {
         Io::later(async move {
             let disk: Arc<dyn Disk> = match self.model {
                 ThreadModel::SerializeConnections => {
-                    let turn = self.all.lock_arc().await;
+                    let turn = Arc::new(self.all.lock_arc().await);
                     let disk = self.next.open(client).await?;
                     // Another connection sees nothing until this one has gone.
                     let facts = Facts { multi_conn: false, ..disk.facts().clone() };
-                    let one = Around::with_facts(OneAtATime(Arc::default()), facts, disk);
-                    Arc::new(Holding { next: Arc::new(one), _turn: turn })
+                    let one = OneAtATime { turns: Arc::default(), connection: Some(turn.clone()) };
+                    let next = Arc::new(Around::with_facts(one, facts, disk));
+                    Arc::new(Holding { next, _turn: turn })
                 }
                 ThreadModel::SerializeAllRequests => {
                     let disk = {
                         let _turn = self.all.lock().await;
                         self.next.open(client).await?
                     };
-                    Arc::new(Around::new(OneAtATime(self.all.clone()), disk))
+                    Arc::new(Around::new(OneAtATime { turns: self.all.clone(), connection: None }, disk))
                 }
                 ThreadModel::SerializeRequests => {
                     let disk = self.next.open(client).await?;
-                    Arc::new(Around::new(OneAtATime(Arc::default()), disk))
+                    Arc::new(Around::new(OneAtATime { turns: Arc::default(), connection: None }, disk))
                 }
                 ThreadModel::Parallel => self.next.open(client).await?,
             };
@@ -61,33 +63,46 @@ impl Backend for Serialized {
     }
 }
 
-struct OneAtATime(Arc<Mutex<()>>);
+struct OneAtATime {
+    turns: Arc<Mutex<()>>,
+    /// The turn of its connection, where only one may be open at a time.
+    connection: Option<Arc<MutexGuardArc<()>>>,
+}
 
 impl EveryRequest for OneAtATime {
     fn around<'a, T: Send + 'a>(&'a self, _: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
         Io::later(async move {
-            let _turn = self.0.lock().await;
-            call().await
+            let turn = (self.turns.lock_arc().await, self.connection.clone());
+            reactor::holding(Arc::new(turn), async move { call().await }).await
         })
     }
 }
 
-/// Holds the turn of its connection as long as the disk is open.
+/// Holds the turn of its connection until the disk is gone.
 struct Holding {
     next: Arc<dyn Disk>,
-    _turn: MutexGuardArc<()>,
+    _turn: Arc<MutexGuardArc<()>>,
 }
 
 impl Disk for Holding {
     crate::forward!(next: next, facts, read, write, zero, trim, flush, cache, extents, status, resizing);
+    fn close(&self) -> Io<'_, ()> {
+        self.next.close()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Data, Range};
+    use crate::{
+        Data, Range,
+        blocking::{Blocking, BlockingDisk},
+    };
     use std::{
+        future::Future,
+        pin::Pin,
         sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        task::Poll,
         time::Duration,
     };
 
@@ -133,6 +148,57 @@ mod tests {
         };
         std::thread::scope(|s| (0..2).for_each(|_| drop(s.spawn(client))));
         count.1.load(SeqCst)
+    }
+
+    /// Its reads block, and say how many of them there are.
+    struct Blocks(Facts, Arc<(AtomicUsize, AtomicUsize)>);
+    impl BlockingDisk for Blocks {
+        fn facts(&self) -> &Facts {
+            &self.0
+        }
+        fn read(&self, _: u64, _: &mut [u8]) -> crate::Result<()> {
+            let now = self.1.0.fetch_add(1, SeqCst) + 1;
+            self.1.1.fetch_max(now, SeqCst);
+            std::thread::sleep(Duration::from_millis(30));
+            self.1.0.fetch_sub(1, SeqCst);
+            Ok(())
+        }
+    }
+    struct OfBlocks(ThreadModel, Arc<(AtomicUsize, AtomicUsize)>);
+    impl Backend for OfBlocks {
+        fn open<'a>(&'a self, _: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
+            Io::ok(Arc::new(Blocking::new(Blocks(Facts::read_only(512), self.1.clone()))))
+        }
+        fn thread_model(&self) -> ThreadModel {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_dropped_request_keeps_its_turn_until_its_work_is_done() {
+        use ThreadModel::{SerializeAllRequests, SerializeConnections, SerializeRequests};
+        for model in [SerializeAllRequests, SerializeConnections, SerializeRequests] {
+            let count = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+            let backend = backend(Arc::new(OfBlocks(model, count.clone())));
+            let client = Client::local("");
+            reactor::block_on(async {
+                let first = backend.open(&client).await.unwrap();
+                let mut dropped = first.read(Range::new(0, 512));
+                assert!(
+                    std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut dropped).poll(cx).is_pending()))
+                        .await
+                );
+                drop(dropped);
+                if model != SerializeRequests {
+                    drop(first);
+                    let second = backend.open(&client).await.unwrap();
+                    second.read(Range::new(0, 512)).await.unwrap();
+                } else {
+                    first.read(Range::new(0, 512)).await.unwrap();
+                }
+            });
+            assert_eq!(count.1.load(SeqCst), 1, "{model:?}");
+        }
     }
 
     #[test]

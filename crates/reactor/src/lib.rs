@@ -18,7 +18,7 @@ mod timer;
 
 pub use in_flight::InFlight;
 pub use local::{Driver, Interest, block_on, forget, watch};
-pub use pool::{Panicked, Unblock, unblock};
+pub use pool::{Panicked, Unblock, holding, unblock};
 pub use readiness::Readiness;
 pub use spin::Spin;
 pub use timer::{Elapsed, Sleep, sleep, sleep_until, timeout};

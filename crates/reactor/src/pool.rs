@@ -1,11 +1,13 @@
 //! Threads for work that blocks: they start when there is work and end when there is none.
 
 use std::{
+    any::Any,
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -73,12 +75,39 @@ impl Pool {
     }
 }
 
+/// What work keeps until it is done.
+type Held = Arc<dyn Any + Send + Sync>;
+
+thread_local! { static HELD: RefCell<Option<Held>> = const { RefCell::new(None) } }
+
+/// Puts back what was held before.
+struct Before(Option<Held>);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        HELD.set(self.0.take());
+    }
+}
+
+/// Runs `future`, which holds `held` until it ends or is dropped. So does all blocking work that it begins, which may go on
+/// for longer than a future that is dropped: see [`unblock`].
+pub async fn holding<T>(held: Arc<dyn Any + Send + Sync>, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(move |cx| {
+        let _before = Before(HELD.replace(Some(held.clone())));
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
 /// Runs `work` on a thread where it may block. It runs even when the future is dropped.
 pub fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Unblock<T> {
     let shared = Arc::new(Mutex::new(Shared { outcome: None, waker: None }));
     let there = shared.clone();
+    let held = HELD.with_borrow(Clone::clone);
     submit(Box::new(move || {
         let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked);
+        drop(held);
         let waker = {
             let mut shared = there.lock().unwrap_or_else(PoisonError::into_inner);
             shared.outcome = Some(outcome);
@@ -178,6 +207,25 @@ mod tests {
     #[test]
     fn blocking_work_returns_its_value() {
         assert_eq!(block_on(unblock(|| 6 * 7)), Ok(42));
+    }
+
+    #[test]
+    fn what_a_future_holds_is_held_by_its_work_until_that_is_done() {
+        let (held, gate) = (Arc::new(()), Arc::new(Mutex::new(())));
+        let (stuck, there) = (gate.lock().unwrap(), gate.clone());
+        let work = async move { unblock(move || drop(there.lock())).await };
+        let mut future = Box::pin(holding(held.clone(), work));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(future.as_mut().poll(&mut context).is_pending());
+        // What others begin on this thread has nothing to do with it.
+        let other = unblock(|| ());
+        drop(future);
+        assert_eq!(block_on(other), Ok(()));
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(stuck);
+        while Arc::strong_count(&held) > 1 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
