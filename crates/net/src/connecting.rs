@@ -32,7 +32,7 @@ pub enum Progress {
 }
 
 impl Connecting {
-    /// Begin. Resolving a name waits, as does connecting over vsock; all else does not.
+    /// Begin. Resolving a name waits; all else does not.
     ///
     /// # Errors
     /// What the system says, with its number where it has one; of several addresses, for the last one.
@@ -51,10 +51,15 @@ impl Connecting {
                 Ok(at_once(socket))
             }
             Address::Vsock { cid, port } => {
-                let socket =
-                    socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-                crate::raw::connect_vsock(socket.as_fd(), *cid, *port)?;
-                Ok(at_once(socket))
+                // Where nobody listens the kernel takes two seconds to say so.
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)?;
+                let done = match crate::raw::connect_vsock(socket.as_fd(), *cid, *port) {
+                    Ok(()) => true,
+                    Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
+                    Err(e) => return Err(e),
+                };
+                Ok(Connecting { done, ..at_once(socket) })
             }
             Address::Ssh(ssh) => ssh.connect().map(at_once),
         }
@@ -132,5 +137,17 @@ mod tests {
         assert_eq!(refused.raw_os_error(), Some(Errno::CONNREFUSED.raw_os_error()));
         let absent = Connecting::begin(&Address::Unix("/nonexistent/s".into())).unwrap_err();
         assert_eq!(absent.raw_os_error(), Some(Errno::NOENT.raw_os_error()));
+    }
+
+    #[test]
+    fn over_vsock_it_is_under_way_at_once_where_nobody_listens() {
+        // Of this very machine, whose kernel may not know vsock, or not reach itself: then it says so at once.
+        match Connecting::begin(&Address::Vsock { cid: 1, port: 4_294_967_290 }) {
+            Err(e) => assert!(e.raw_os_error().is_some(), "{e}"),
+            Ok(connecting) => {
+                assert!(!connecting.done, "nobody listens there");
+                assert!(wait(connecting).unwrap_err().raw_os_error().is_some());
+            }
+        }
     }
 }
