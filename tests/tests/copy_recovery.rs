@@ -9,6 +9,16 @@ use std::time::{Duration, Instant};
 
 const SIZE: usize = 4 << 20;
 
+/// How often something is killed in each of the tests that do so at random moments; `E2E_KILLS=1000` makes a long run of them.
+fn kills_wanted() -> u64 {
+    std::env::var("E2E_KILLS").map_or(50, |number| number.parse().expect("a number"))
+}
+
+/// Where the random moments begin, which a long run may vary.
+fn seed(usual: u64) -> u64 {
+    std::env::var("E2E_SEED").map_or(usual, |number| number.parse().expect("a number"))
+}
+
 /// xorshift64, the same for the same seed.
 struct Random(u64);
 
@@ -96,7 +106,7 @@ fn copy_through_kills(random: &mut Random, dir: &Path, from: &str, to: &str) -> 
 
 #[test]
 fn a_copy_that_is_killed_goes_on_where_it_was() {
-    let mut random = Random::new(7);
+    let mut random = Random::new(seed(7));
     let dir = directory();
     let (source, out, file) =
         (dir.path().join("source"), dir.path().join("out"), dir.path().join("served-out"));
@@ -121,7 +131,7 @@ fn a_copy_that_is_killed_goes_on_where_it_was() {
         kills += copy_through_kills(&mut random, dir.path(), from, to);
         assert!(fs::read(arrived).unwrap() == content(1), "{from} to {to}, after {kills} kills");
         assert!(!dir.path().join("noted").exists(), "it is removed when all is done");
-        if kills >= 25 {
+        if kills >= kills_wanted() {
             break;
         }
     }
@@ -129,7 +139,7 @@ fn a_copy_that_is_killed_goes_on_where_it_was() {
 
 #[test]
 fn a_copy_whose_servers_are_killed_connects_again_and_loses_nothing() {
-    let mut random = Random::new(11);
+    let mut random = Random::new(seed(11));
     let dir = directory();
     let (source, out) = (dir.path().join("source"), dir.path().join("out"));
     fs::write(&source, content(2)).unwrap();
@@ -138,7 +148,7 @@ fn a_copy_whose_servers_are_killed_connects_again_and_loses_nothing() {
     // What was not flushed is lost when this one is killed.
     let mut taken = Again::new(dir.path(), "s2", &format!("--filter=cache file {}", out.display()));
     let mut kills = 0;
-    while kills < 25 {
+    while kills < kills_wanted() {
         let mut rest = 5;
         File::options().write(true).open(&out).unwrap().write_all_at(&vec![0x55; SIZE], 0).unwrap();
         let script =
