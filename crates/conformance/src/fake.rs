@@ -18,8 +18,8 @@ use std::{
 /// Holes begin and end at multiples of this.
 const GRANULE: u64 = 512;
 
-/// What a write, zero or trim does.
-type Change = Box<dyn FnOnce(&Shared) -> Result<()> + Send>;
+/// What a write, zero or trim does to a range, which is all of its own or the beginning of that.
+type Change = Box<dyn FnOnce(&Shared, Range) -> Result<()> + Send>;
 
 /// A fake disk; clones are the same disk.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ struct State {
     /// Whether changes that are dropped come about with the next flush.
     late: bool,
     /// Changes that were dropped.
-    dropped: Vec<Change>,
+    dropped: Vec<(Range, Change)>,
     counts: BTreeMap<OpKind, u64>,
     opened: u64,
     closed: u64,
@@ -149,7 +149,8 @@ impl Fake {
         self.0.lock().late = true;
     }
 
-    /// One in `n` requests fails with `EIO`, chosen by `seed`; 0: none. A failed write may have been done in part.
+    /// One in `n` requests fails with `EIO`, chosen by `seed`; 0: none. What a write, zero or trim that failed was to
+    /// change is as it was, or is changed, or its beginning is.
     pub fn fail_one_in(&self, n: u64, seed: u64) {
         self.0.lock().failing = (n > 0).then(|| (n, Random::new(seed)));
     }
@@ -174,7 +175,7 @@ impl Shared {
     /// Carries out what was dropped. Nobody is there to hear of a failure.
     fn settle(&self) {
         let dropped = std::mem::take(&mut self.lock().dropped);
-        dropped.into_iter().for_each(|change| drop(change(self)));
+        dropped.into_iter().for_each(|(range, change)| drop(change(self, range)));
     }
 
     fn changed(&self, state: &mut State, range: Range, fua: bool) {
@@ -259,13 +260,26 @@ impl FakeDisk {
         kind: OpKind,
         effect: impl FnOnce() -> Result<T> + Send + 'a,
     ) -> Io<'a, T> {
+        self.run_or_fail(kind, move |fails| match fails {
+            Some(_) => Err(Error::io("the fake disk was told to fail")),
+            None => effect(),
+        })
+    }
+
+    /// As [`FakeDisk::run`], of an effect that is told when it is to fail, with a number that says how.
+    fn run_or_fail<'a, T: Send + 'a>(
+        &'a self,
+        kind: OpKind,
+        effect: impl FnOnce(Option<u64>) -> Result<T> + Send + 'a,
+    ) -> Io<'a, T> {
         let (waits, held, fails) = {
             let mut state = self.0.lock();
             *state.counts.entry(kind).or_default() += 1;
-            let fails = state.failing.as_mut().is_some_and(|(n, random)| random.once_in(*n));
+            let failing = state.failing.as_mut();
+            let fails = failing.and_then(|(n, random)| random.once_in(*n).then(|| random.any()));
             (state.waits, state.held, fails)
         };
-        let outcome = move || if fails { Err(Error::io("the fake disk was told to fail")) } else { effect() };
+        let outcome = move || effect(fails);
         if waits == 0 && !held {
             return outcome().into();
         }
@@ -298,21 +312,35 @@ impl FakeDisk {
         kind: OpKind,
         range: Range,
         fua: bool,
-        change: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
+        change: impl FnOnce(&Shared, Range) -> Result<()> + Send + 'static,
     ) -> Io<'_, ()> {
-        let change: Change = Box::new(move |disk| {
-            change(disk)?;
-            disk.changed(&mut disk.lock(), range, fua);
+        let change: Change = Box::new(move |disk, part| {
+            change(disk, part)?;
+            disk.changed(&mut disk.lock(), part, fua && part == range);
             Ok(())
         });
-        let mut change = Late { of: &self.0, change: Some(change) };
-        self.run(kind, move || change.change.take().map_or(Ok(()), |change| change(&self.0)))
+        let mut change = Late { of: &self.0, range, change: Some(change) };
+        self.run_or_fail(kind, move |fails| {
+            let Some(change) = change.change.take() else { return Ok(()) };
+            let Some(how) = fails else { return change(&self.0, range) };
+            let unit = u64::from(self.0.facts.blocks.minimum);
+            let done = match how % 3 {
+                0 => 0,
+                1 => range.len,
+                _ => (how >> 2) % (range.len / unit) * unit,
+            };
+            if done > 0 {
+                change(&self.0, Range::new(range.start, done))?;
+            }
+            Err(Error::io("the fake disk was told to fail"))
+        })
     }
 }
 
 /// A change that has not come about yet.
 struct Late<'a> {
     of: &'a Shared,
+    range: Range,
     change: Option<Change>,
 }
 
@@ -320,7 +348,7 @@ impl Drop for Late<'_> {
     fn drop(&mut self) {
         let mut state = self.of.lock();
         if state.late {
-            state.dropped.extend(self.change.take());
+            state.dropped.extend(self.change.take().map(|change| (self.range, change)));
         }
     }
 }
@@ -333,14 +361,14 @@ impl Disk for FakeDisk {
         self.run(OpKind::Read, move || Ok(self.0.read(range)))
     }
     fn write(&self, at: u64, data: Data, flags: WriteFlags) -> Io<'_, ()> {
-        self.change(OpKind::Write, Range::new(at, data.len()), flags.fua, move |disk| {
-            disk.write(at, &data);
+        self.change(OpKind::Write, Range::new(at, data.len()), flags.fua, move |disk, part| {
+            disk.write(at, &data.slice(0, part.len));
             Ok(())
         })
     }
     fn zero(&self, range: Range, flags: ZeroFlags) -> Io<'_, ()> {
         let kind = OpKind::Zero { may_trim: flags.may_trim, fast: flags.fast };
-        self.change(kind, range, flags.fua, move |disk| {
+        self.change(kind, range, flags.fua, move |disk, range| {
             if flags.fast && !range.start.is_multiple_of(GRANULE) {
                 return Err(Error::new(Errno::NOTSUP, "not fast here"));
             }
@@ -350,7 +378,7 @@ impl Disk for FakeDisk {
         })
     }
     fn trim(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
-        self.change(OpKind::Trim, range, flags.fua, move |disk| {
+        self.change(OpKind::Trim, range, flags.fua, move |disk, range| {
             let first = range.start.next_multiple_of(GRANULE);
             let whole = Range::new(first, (range.end() / GRANULE * GRANULE).saturating_sub(first));
             if !whole.is_empty() {
@@ -391,7 +419,7 @@ impl Disk for FakeDisk {
         Some(self.0.medium.place(range.start as usize, range.len as usize))
     }
     fn placed(&self, range: Range, flags: WriteFlags) -> Io<'_, ()> {
-        self.change(OpKind::Write, range, flags.fua, |_| Ok(()))
+        self.change(OpKind::Write, range, flags.fua, |_, _| Ok(()))
     }
     fn close(&self) -> Io<'_, ()> {
         self.0.lock().closed += 1;

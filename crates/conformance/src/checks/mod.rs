@@ -37,6 +37,11 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "extents_agree_with_reads", applies: |f, _| f.extents, run: extents::agree_with_reads },
     Check { name: "the_first_and_last_bytes_work", applies: always, run: bounds::edges },
     Check { name: "what_is_flushed_survives_power_loss", applies: durable, run: durability::power_loss },
+    Check {
+        name: "what_is_flushed_survives_failures_and_power_loss",
+        applies: durable,
+        run: durability::power_loss_and_failures,
+    },
     Check { name: "dropped_requests_do_no_harm", applies: always, run: dropping::everywhere },
     Check { name: "threads_do_not_disturb_each_other", applies: always, run: concurrency::threads },
     Check {

@@ -18,8 +18,12 @@ fn input(below: u8, filters: &[(u8, u8)], requests: usize, random: &mut Random) 
 }
 
 fn run(input: &[u8]) -> usize {
+    told(input, || stack::run(input, stack::fake))
+}
+
+fn told(input: &[u8], run: impl FnOnce() -> usize + std::panic::UnwindSafe) -> usize {
     // Not caught: the message of the panic goes before it in the output.
-    let outcome = std::panic::catch_unwind(|| stack::run(input, stack::fake));
+    let outcome = std::panic::catch_unwind(run);
     match outcome {
         Ok(made) => made,
         Err(_) => panic!("the stack was {:?} in {input:02x?}", names(input)),
@@ -53,11 +57,61 @@ fn every_pair_of_filters_holds_what_a_model_holds() {
     }
 }
 
+/// Filters that keep something of a disk, or make of one request several.
+const WITH_STATE: &[&str] = &[
+    "blocksize",
+    "cache",
+    "count",
+    "cow",
+    "crashlab",
+    "fua",
+    "map",
+    "multi-conn",
+    "nozero",
+    "openonce",
+    "readahead",
+    "retry",
+    "retry-request",
+    "scan",
+    "trace",
+    "truncate",
+];
+
 #[test]
-fn random_stacks_hold_what_a_model_holds() {
+fn each_filter_with_state_holds_what_a_model_holds_over_a_disk_that_fails() {
+    let mut random = Random::new(seed());
+    let with_state = (0..LAYERS.len() as u8).filter(|n| WITH_STATE.contains(&LAYERS[usize::from(*n)].0));
+    for layer in with_state.collect::<Vec<_>>() {
+        for turn in 0..40 {
+            let input = input(turn, &[(layer, random.any() as u8 % 24)], 40, &mut random);
+            told(&input, || stack::run_over_failures(&input, 1 + u64::from(turn) % 5));
+        }
+    }
+}
+
+#[test]
+fn random_stacks_hold_what_a_model_holds_over_a_disk_that_fails() {
+    let mut random = Random::new(seed());
+    let mut made = 0;
+    for turn in 0..600 {
+        let filters: Vec<(u8, u8)> = (0..random.below(5))
+            .map(|_| (random.any() as u8, random.any() as u8 >> random.below(6)))
+            .collect();
+        let input = input(random.any() as u8, &filters, 1 + random.below(40) as usize, &mut random);
+        made += told(&input, || stack::run_over_failures(&input, 2 + turn % 7));
+    }
+    assert!(made > 2000, "only {made} requests came to be made");
+}
+
+fn seed() -> u64 {
     let seed = std::env::var("STACK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("STACK_SEED={seed}");
-    let mut random = Random::new(seed);
+    seed
+}
+
+#[test]
+fn random_stacks_hold_what_a_model_holds() {
+    let mut random = Random::new(seed());
     let mut made = 0;
     for _ in 0..600 {
         let filters: Vec<(u8, u8)> = (0..random.below(7))

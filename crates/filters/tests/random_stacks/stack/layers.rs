@@ -120,7 +120,7 @@ impl Layer {
     /// Whether this answers a write before it is done, and tells of a lack of space when it is flushed.
     pub fn writes_late(self) -> bool {
         let (name, parameters) = LAYERS[usize::from(self.0[0]) % LAYERS.len()];
-        name == "cache" && parameters(self.0[1].into())[0] != "cache=writethrough"
+        name == "crashlab" || name == "cache" && parameters(self.0[1].into())[0] != "cache=writethrough"
     }
 
     /// The filter over `next`.

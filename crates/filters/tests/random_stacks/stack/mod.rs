@@ -27,6 +27,11 @@ const LARGEST: u64 = 128 << 10;
 
 /// The disks below that the conformance kit has, by number.
 pub fn fake(number: u8) -> Arc<dyn Backend> {
+    fake_disk(number).backend()
+}
+
+/// The same, before it is opened.
+pub fn fake_disk(number: u8) -> Fake {
     let all = Facts::capable((24 << 10) + 123);
     let facts = match number % 4 {
         0 => all,
@@ -39,7 +44,7 @@ pub fn fake(number: u8) -> Arc<dyn Backend> {
     };
     let fake = Fake::new(facts, number.into());
     fake.wait_each_time((number >> 2 & 3).into());
-    fake.backend()
+    fake
 }
 
 /// Builds a stack over the disk that `below` makes of the first byte, and makes requests of it. Returns how many
@@ -48,6 +53,42 @@ pub fn fake(number: u8) -> Arc<dyn Backend> {
 /// # Panics
 /// When a filter does, or an answer is not what the model says.
 pub fn run(input: &[u8], below: impl Fn(u8) -> Arc<dyn Backend>) -> usize {
+    make(input, below, &Trouble::default())
+}
+
+/// As [`run`], over a disk of which one in `n` requests fails.
+pub fn run_over_failures(input: &[u8], n: u64) -> usize {
+    let disk = fake_disk(input.first().copied().unwrap_or(0));
+    make(input, |_| disk.backend(), &Trouble { of: Some(disk.clone()), n })
+}
+
+/// What fails below.
+#[derive(Default)]
+struct Trouble {
+    of: Option<Fake>,
+    n: u64,
+}
+
+impl Trouble {
+    fn begin(&self, seed: u64) {
+        if let Some(disk) = &self.of {
+            disk.fail_one_in(self.n, seed);
+        }
+    }
+
+    fn may_have_caused(&self, e: &Error) -> bool {
+        self.of.is_some() && e.errno() == Errno::IO
+    }
+
+    /// Nothing fails while answers are checked.
+    fn end(&self) {
+        if let Some(disk) = &self.of {
+            disk.fail_one_in(0, 0);
+        }
+    }
+}
+
+fn make(input: &[u8], below: impl Fn(u8) -> Arc<dyn Backend>, trouble: &Trouble) -> usize {
     let Some(([first, count], rest)) = input.split_first_chunk() else { return 0 };
     let count = usize::from(*count) % (HIGHEST + 1);
     let Some((filters, rest)) = rest.split_at_checked(count * Layer::LEN) else { return 0 };
@@ -86,9 +127,12 @@ pub fn run(input: &[u8], below: impl Fn(u8) -> Arc<dyn Backend>) -> usize {
             disks.push(soon(stack.open(&other)).await.expect("many may share it"));
         }
         let requests = rest.chunks_exact(Request::LEN).map(Request::decode);
-        let made = ask(&disks, &facts, requests).await;
+        let made = ask(&disks, &facts, requests, trouble).await;
         for disk in disks {
-            soon(disk.close()).await.expect("an orderly end");
+            match soon(disk.close()).await {
+                Err(e) if !trouble.may_have_caused(&e) => panic!("no orderly end: {e}"),
+                _ => {}
+            }
         }
         made
     });
@@ -99,8 +143,8 @@ pub fn run(input: &[u8], below: impl Fn(u8) -> Arc<dyn Backend>) -> usize {
 }
 
 /// Requests under way beside each other.
-#[derive(Default)]
 struct Air<'a> {
+    trouble: &'a Trouble,
     flying: InFlight<Flying<'a>>,
     /// Answered, not yet checked.
     landed: Vec<(Step, Outcome)>,
@@ -128,17 +172,23 @@ impl<'a> Air<'a> {
         while let Some(done) = soon(self.flying.next()).await {
             self.landed.push(done);
         }
+        self.trouble.end();
         for (step, outcome) in self.landed.drain(..) {
-            check(model, disk, &step, outcome);
+            check(model, disk, &step, outcome, self.trouble);
         }
         self.claimed.clear();
     }
 }
 
-async fn ask(disks: &[Arc<dyn Disk>], facts: &Facts, requests: impl Iterator<Item = Request>) -> usize {
+async fn ask(
+    disks: &[Arc<dyn Disk>],
+    facts: &Facts,
+    requests: impl Iterator<Item = Request>,
+    trouble: &Trouble,
+) -> usize {
     let mut model = Model::of(&*disks[0]);
     let mut made = 0;
-    let mut air = Air::default();
+    let mut air = Air { trouble, flying: InFlight::default(), landed: vec![], claimed: vec![] };
     for request in requests {
         let Some(step) = request.step(facts) else { continue };
         made += 1;
@@ -149,14 +199,15 @@ async fn ask(disks: &[Arc<dyn Disk>], facts: &Facts, requests: impl Iterator<Ite
             // What overlaps comes one after the other; a flush, after all before it.
             air.land(&mut model, disk).await;
         }
+        trouble.begin(made as u64);
         let io = step.ask(disk);
         match request.care() {
             0 => {
                 let outcome = look_and_drop(&mut air, io, request.polls()).await;
                 air.land(&mut model, disk).await;
                 match outcome {
-                    Some(outcome) => check(&mut model, disk, &step, outcome),
-                    None => forget(&mut model, disk, &step).await,
+                    Some(outcome) => check(&mut model, disk, &step, outcome, trouble),
+                    None => forget(&mut model, disk, &step, trouble).await,
                 }
             }
             1 | 2 if range.is_some() => {
@@ -195,22 +246,34 @@ async fn look_and_drop(air: &mut Air<'_>, mut io: Io<'_, Answer>, polls: u8) -> 
 }
 
 /// After a request that nobody waited for: its bytes are old or new.
-async fn forget(model: &mut Model, disk: &dyn Disk, step: &Step) {
-    // A flush waits for writes in flight, also for those that nobody waits for.
+async fn forget(model: &mut Model, disk: &dyn Disk, step: &Step, trouble: &Trouble) {
+    // A flush waits for writes in flight, also for those that nobody waits for. Then each layer may tell once of what
+    // failed when nobody was there to hear it.
     if disk.facts().flush {
-        soon(disk.flush()).await.expect("a flush");
+        let mut flushed = soon(disk.flush()).await;
+        for _ in 0..HIGHEST {
+            if flushed.as_ref().is_err_and(|e| trouble.may_have_caused(e)) {
+                flushed = soon(disk.flush()).await;
+            }
+        }
+        flushed.expect("a flush");
     }
     if let Some(range) = step.touches() {
         model.adopt(disk, range, step.becomes().as_deref());
     }
 }
 
-fn check(model: &mut Model, disk: &dyn Disk, step: &Step, outcome: Outcome) {
+fn check(model: &mut Model, disk: &dyn Disk, step: &Step, outcome: Outcome, trouble: &Trouble) {
     match (step.touches(), outcome) {
         // Nothing but zeroes can be written where a filter made the disk larger; a filter above may write others for
         // zeroes. A layer above may have cut the request in pieces, of which some were done.
         (Some(range), Err(e)) if e.errno() == Errno::NOSPC => {
             model.adopt(disk, range, step.becomes().as_deref());
+        }
+        (touched, Err(e)) if trouble.may_have_caused(&e) => {
+            if let Some(range) = touched {
+                model.adopt(disk, range, step.becomes().as_deref());
+            }
         }
         (_, outcome) => model.check(disk, step, outcome),
     }
