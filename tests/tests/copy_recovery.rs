@@ -3,7 +3,10 @@
 use e2e::{Process, Run, Server, directory, listens, needs};
 use rustix::process::Signal;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -181,6 +184,107 @@ fn a_copy_whose_servers_are_killed_connects_again_and_loses_nothing() {
     }
 }
 
+/// Passes on what comes from one side, up to so many bytes; then both sides are cut off.
+fn pass_on(mut from: UnixStream, mut to: UnixStream, mut limit: usize) {
+    let mut buffer = [0; 16 << 10];
+    while limit > 0
+        && let Ok(len @ 1..) = from.read(&mut buffer)
+    {
+        let part = len.min(limit);
+        limit -= part;
+        if to.write_all(&buffer[..part]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// A line to a server that breaks in the middle of the first client's writes, and leads to another server from then on.
+fn breaking_line(at: &Path, first: PathBuf, then: PathBuf) {
+    let listener = UnixListener::bind(at).unwrap();
+    std::thread::spawn(move || {
+        let servers = std::iter::once((first, 1 << 20)).chain(std::iter::repeat((then, usize::MAX)));
+        for ((server, limit), client) in servers.zip(listener.incoming()) {
+            let (Ok(client), Ok(server)) = (client, UnixStream::connect(server)) else { return };
+            let (back, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || pass_on(answers, back, usize::MAX));
+            std::thread::spawn(move || pass_on(client, server, limit));
+        }
+    });
+}
+
+#[test]
+fn what_a_server_of_a_lost_connection_writes_at_last_does_no_harm() {
+    needs!("nbdkit", "dd");
+    let dir = directory();
+    let (source, out) = (dir.path().join("source"), dir.path().join("out"));
+    fs::write(&source, content(8)).unwrap();
+    fs::write(&out, vec![0x55; SIZE]).unwrap();
+    // It takes writes, and carries them out when it is told to.
+    let [begun, go, done] = ["begun", "go", "done"].map(|name| dir.path().join(name));
+    let write = format!(
+        "pwrite=echo $4 >> '{}'; cat > '{}'.$4; while ! [ -e '{}' ]; do sleep 0.05; done; \
+         dd if='{1}'.$4 of='{}' oflag=seek_bytes seek=$4 bs=64K conv=notrunc status=none && echo $4 >> '{1}'",
+        begun.display(),
+        done.display(),
+        go.display(),
+        out.display()
+    );
+    let slow = Server::start(|socket| {
+        let eval = Run::new("nbdkit").words("-f -U").arg(socket).arg("eval");
+        eval.arg(format!("get_size=echo {SIZE}")).args(["thread_model=echo parallel", &write])
+    });
+    let quick = Server::nbdkit(&format!("file {}", out.display()));
+    let line = dir.path().join("line");
+    breaking_line(&line, slow.socket(), quick.socket());
+    let copy = Run::diskpipe().words("copy --retry --connections=1").arg(&source);
+    let ended = copy.arg(format!("nbd+unix:///?socket={}", line.display())).end().good();
+    assert!(ended.stderr.contains("connecting again"), "{}", ended.stderr);
+    assert!(fs::read(&out).unwrap() == content(8), "what was not answered was written again");
+    // Somebody else's change shows where it writes now; as the manual says, that was too early.
+    File::options().write(true).open(&out).unwrap().write_all_at(&vec![0x55; SIZE], 0).unwrap();
+    fs::write(&go, "").unwrap();
+    let lines = |file: &Path| -> Vec<usize> {
+        fs::read_to_string(file).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    let start = Instant::now();
+    while lines(&done).len() < lines(&begun).len() {
+        assert!(start.elapsed() < e2e::PATIENCE, "{:?} of {:?}", lines(&done), lines(&begun));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!lines(&done).is_empty(), "no write was late");
+    let (found, copied) = (fs::read(&out).unwrap(), content(8));
+    for at in lines(&done) {
+        assert!(found[at] != 0x55 || found[at] == copied[at], "nothing was written at {at}");
+    }
+    assert!(found.iter().zip(&copied).all(|(found, copied)| found == copied || *found == 0x55));
+}
+
+#[test]
+fn a_new_file_has_its_length_when_the_rest_is_stable() {
+    needs!("strace");
+    let dir = directory();
+    fs::write(dir.path().join("source"), content(9)).unwrap();
+    let calls = |options: &str| {
+        let run = Run::new("strace").words("-f -o calls -e trace=pwrite64,ftruncate,fsync,fdatasync");
+        let run =
+            run.arg(e2e::diskpipe()).arg("copy").words(options).words("source out").in_directory(dir.path());
+        run.end().good();
+        assert!(fs::read(dir.path().join("out")).unwrap() == content(9));
+        fs::read_to_string(dir.path().join("calls")).unwrap()
+    };
+    for (options, stable) in [("", true), ("--synchronous", true), ("--no-flush", false)] {
+        let calls = calls(options);
+        let (before, last) = calls.split_at(calls.rfind("pwrite64(").unwrap());
+        assert_eq!(
+            (before.contains("sync("), last.contains("sync(")),
+            (stable, stable),
+            "{options}: {calls}"
+        );
+    }
+}
+
 #[test]
 fn an_interrupted_copy_says_so_and_goes_on() {
     for (signal, number) in [("INT", 130), ("TERM", 143)] {
@@ -240,8 +344,15 @@ fn a_checkpoint_is_not_believed_when_something_else_has_changed() {
     fs::write(at("out"), vec![9; was.len()]).unwrap();
     refused("it does not hold what was copied to it");
     fs::write(at("out"), &was).unwrap();
+    fs::copy(at("source"), at("same")).unwrap();
+    fs::rename(at("source"), at("first")).unwrap();
+    fs::rename(at("same"), at("source")).unwrap();
+    refused("source: not the source of the checkpoint: another file has this name now");
+    fs::rename(at("first"), at("source")).unwrap();
+    File::options().write(true).open(at("source")).unwrap().set_len(SIZE as u64 + 1).unwrap();
+    refused("source: not the source of the checkpoint: its size has changed");
     fs::write(at("source"), content(3)).unwrap();
-    refused("not the source of the checkpoint: it has been changed");
+    refused("source: not the source of the checkpoint: it has been changed");
     let copy = Run::diskpipe().words("copy --assume-same-source --checkpoint=noted source out");
     copy.in_directory(dir.path()).end().good();
     assert!(fs::read(at("out")).unwrap() == content(3));

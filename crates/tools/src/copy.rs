@@ -257,6 +257,10 @@ impl Ends<'_> {
         let changes = options.incremental.as_deref().map(changes::context);
         let Some(mut saved) = saved else { return Ok(Checkpoint::new(source, destination, changes)) };
         let Words { from, to } = self.words;
+        // A destination that grows has the size of its source, which is to be named then.
+        if source.size != saved.source.size {
+            bail!("{from}: not the source of the checkpoint: its size has changed");
+        }
         if let Some(why) = destination.difference(&saved.destination) {
             bail!("{to}: not the destination of the checkpoint: {why}");
         }
@@ -264,7 +268,7 @@ impl Ends<'_> {
             bail!("--incremental: the checkpoint is that of a copy of other changes");
         }
         if let Some(why) = source.difference(&saved.source)
-            && (source.size != saved.source.size || !options.assume_same_source)
+            && !options.assume_same_source
         {
             bail!(
                 "{from}: not the source of the checkpoint: {why} (--assume-same-source goes on all the same)"

@@ -162,11 +162,7 @@ impl LocalFile {
         if !flush && !remote() {
             return Ok(());
         }
-        match self.file.sync_all() {
-            // There is nothing that could be made stable.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            outcome => outcome,
-        }
+        make_stable(&self.file)
     }
 
     /// Reads what the page cache holds. Returns how much.
@@ -236,6 +232,14 @@ impl LocalFile {
     }
 }
 
+fn make_stable(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        // There is nothing that could be made stable.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// A block device takes whole sectors cheaply; everything else, anything.
 fn blocks(file: &File) -> io::Result<Blocks> {
     let preferred = u32::try_from(file.metadata()?.blksize()).unwrap_or(4096).clamp(512, 1 << 20);
@@ -291,9 +295,10 @@ impl Disk for LocalFile {
     }
 
     fn flush(&self) -> Io<'_, ()> {
-        // That may take long, and requests go on meanwhile.
+        // That may take long, and requests go on meanwhile. (Writes are over when they are answered, so there are none to
+        // wait for.)
         let file = self.file.clone();
-        Io::later(async move { Ok(reactor::unblock(move || file.sync_all()).await??) })
+        Io::later(async move { Ok(reactor::unblock(move || make_stable(&file)).await??) })
     }
 
     fn extents(&self, range: Range, limit: usize) -> Io<'_, Extents> {

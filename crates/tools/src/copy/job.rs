@@ -195,6 +195,10 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         if grows {
+            // Also after a loss of power it is the length that tells. (Where all is in one piece there is nothing before it.)
+            if last > 0 && !self.options.no_flush {
+                flush([&**to])?;
+            }
             engine::copy(&self.plan, wanted, rest, &self.lanes[..1], watch, None)?;
             return Ok(());
         }
