@@ -22,6 +22,7 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 pub(crate) const NEEDED: &[Needed] = &[
     needed("bash", "bash"),
     needed("hexdump", "bsdextrautils"),
+    needed("dd", "coreutils"),
     needed("mkfifo", "coreutils"),
     needed("sha256sum", "coreutils"),
     needed("ldd", "libc-bin"),
@@ -35,6 +36,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("mke2fs", "e2fsprogs"),
     needed("mkfs.ext4", "e2fsprogs"),
     needed("e2fsck", "e2fsprogs"),
+    needed("filefrag", "e2fsprogs"),
     needed("sfdisk", "fdisk"),
     needed("file", "file"),
     needed("fio", "fio"),
@@ -77,6 +79,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("systemd-socket-activate", "systemd"),
     needed("partx", "util-linux"),
     needed("fallocate", "util-linux"),
+    needed("mountpoint", "util-linux"),
     needed("prlimit", "util-linux"),
     needed("setpriv", "util-linux"),
     needed("tar", "tar"),
