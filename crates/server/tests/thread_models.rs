@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, Lines, wishes};
+use common::{Client, Lines, Stop, wishes};
 use disk::{
     Backend, Client as Who, Disk, Facts, Io, Range, Result, ThreadModel, WriteFlags,
     blocking::{Blocking, BlockingDisk},
@@ -116,9 +116,10 @@ fn load(model: ThreadModel, in_flight: usize) -> Arc<Gauges> {
     let listener = [Listener::unix(&socket, true).unwrap()];
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| server.serve(&listener));
+        let stop = Stop(&server);
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| client(&socket))).collect();
         clients.into_iter().for_each(|client| client.join().unwrap());
-        server.stop();
+        drop(stop);
         serving.join().unwrap().unwrap();
     });
     assert_eq!(*lines.0.lock().unwrap(), [""; 0]);

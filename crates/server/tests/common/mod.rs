@@ -26,6 +26,8 @@ pub const SIZE: usize = 1 << 20;
 /// One mebibyte: zeroes are holes, in blocks of 4 KiB. Reads at 512 KiB take a while; reads at 768 KiB fail.
 pub struct Ram {
     facts: Facts,
+    /// How long "a while" is.
+    pub slowness: Duration,
     pub bytes: Mutex<Vec<u8>>,
     pub asked: Mutex<Vec<String>>,
 }
@@ -45,7 +47,8 @@ impl Ram {
             ..Facts::writable(SIZE as u64)
         };
         change(&mut facts);
-        Arc::new(Ram { facts, bytes: Mutex::new(vec![0; SIZE]), asked: Mutex::default() })
+        let slowness = Duration::from_millis(200);
+        Arc::new(Ram { facts, slowness, bytes: Mutex::new(vec![0; SIZE]), asked: Mutex::default() })
     }
 
     fn note(&self, what: String) {
@@ -74,7 +77,7 @@ impl Disk for Ram {
     fn read(&self, r: Range) -> Io<'_, Data> {
         match r.start {
             0x80000 => Io::later(async move {
-                reactor::sleep(Duration::from_millis(200)).await;
+                reactor::sleep(self.slowness).await;
                 Ok(self.get(r))
             }),
             0xc0000 => Error::new(Errno::IO, "a bad block").into(),
@@ -143,6 +146,14 @@ pub struct Lines(pub Mutex<Vec<String>>);
 impl Log for Lines {
     fn error(&self, line: &str) {
         self.0.lock().unwrap().push(line.to_owned());
+    }
+}
+
+/// Stops a server also when its test fails, which would wait for it for ever.
+pub struct Stop<'a>(pub &'a Server);
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
