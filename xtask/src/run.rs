@@ -1,13 +1,20 @@
 //! Running the tools of the trade: what they print is shown as it comes, and looked at.
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::mpsc,
-    time::Instant,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
 };
+
+/// For so long no step is silent, not even the last one of an optimised build on a small machine.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// How a line begins that says what was killed.
+pub(crate) const KILLED: &str = "KILLED: ";
 
 /// The workspace's directory.
 pub(crate) fn root() -> PathBuf {
@@ -33,8 +40,12 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     cargo
 }
 
-/// Says what is done, does it, and shows every line while `look` sees it too.
-pub(crate) fn watched(mut command: Command, mut look: impl FnMut(&str)) -> Result<ExitStatus> {
+/// Says what is done, does it, and shows every line while `look` sees it too. What hangs is killed, and the command goes on.
+pub(crate) fn watched(command: Command, look: impl FnMut(&str)) -> Result<ExitStatus> {
+    watched_for(PATIENCE, command, look)
+}
+
+fn watched_for(patience: Duration, mut command: Command, mut look: impl FnMut(&str)) -> Result<ExitStatus> {
     let name = spelled(&command);
     println!("\n==> {name}");
     let start = Instant::now();
@@ -63,7 +74,14 @@ pub(crate) fn watched(mut command: Command, mut look: impl FnMut(&str)) -> Resul
         });
     }
     drop(lines);
-    for line in incoming {
+    loop {
+        let line = match incoming.recv_timeout(patience) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                format!("{KILLED}{} after {} s of silence\n", kill_children(child.id()), patience.as_secs())
+            }
+        };
         look(line.trim_end());
         print!("{line}");
         let _ = std::io::stdout().flush();
@@ -73,9 +91,37 @@ pub(crate) fn watched(mut command: Command, mut look: impl FnMut(&str)) -> Resul
     Ok(status)
 }
 
+/// Kills what a process has started itself: of cargo, a test program. Their names.
+fn kill_children(of: u32) -> String {
+    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    let mut names = Vec::new();
+    for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+        let name = std::fs::read_link(format!("/proc/{}/exe", child.as_raw_pid())).unwrap_or_default();
+        names.push(name.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let _ = kill_process(child, Signal::KILL);
+    }
+    names.join(", ")
+}
+
 /// The command as a person would type it.
 fn spelled(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
     let args = command.get_args().map(|arg| arg.to_string_lossy());
     std::iter::once(program).chain(args).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_killed_and_the_rest_goes_on() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000; echo after"]);
+        let mut lines = Vec::new();
+        let end = watched_for(Duration::from_secs(1), command, |line| lines.push(line.to_owned())).unwrap();
+        assert!(end.success());
+        assert_eq!(lines.last().map(String::as_str), Some("after"));
+        assert!(lines[0].starts_with(KILLED), "{lines:?}");
+    }
 }

@@ -2,7 +2,10 @@
 
 use crate::{fuzz, packages, run};
 use anyhow::Result;
-use std::process::{Command, ExitCode};
+use std::{
+    collections::BTreeSet,
+    process::{Command, ExitCode},
+};
 
 /// What the test runners reported.
 #[derive(Default, Debug, PartialEq, Eq)]
@@ -12,6 +15,8 @@ struct Tally {
     skipped: u64,
     /// Of those passed.
     skipped_themselves: u64,
+    /// Tests that have been running for long.
+    slow: BTreeSet<String>,
     /// Names of failed tests and steps.
     failures: Vec<String>,
     /// What could not be run, in the tests' own words.
@@ -21,6 +26,16 @@ struct Tally {
 impl Tally {
     /// Takes in a line that a runner printed.
     fn look(&mut self, line: &str) {
+        if let Some((name, said)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(' ')) {
+            match said.starts_with("has been running for over") {
+                true => self.slow.insert(name.to_owned()),
+                false => self.slow.remove(name),
+            };
+        }
+        if line.starts_with(run::KILLED) {
+            let hanging = std::mem::take(&mut self.slow).into_iter().map(|name| format!("{name} (hangs)"));
+            self.failures.extend(hanging);
+        }
         if let Some(result) = line.strip_prefix("test result: ") {
             for part in result.split([';', '.']) {
                 match part.trim().split_once(' ') {
@@ -119,13 +134,17 @@ mod tests {
             "test nbd: reads (SKIPPED: needs nbdkit) ... ignored",
             "SKIPPED: needs fio: fio_reads",
             "test memory size=1M: closing_works   ... FAILED",
+            "test slow has been running for over 60 seconds",
+            "test hanging has been running for over 60 seconds",
+            "test slow ... ok",
+            "KILLED: some-tests after 900 s of silence",
             "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
             "test result: FAILED. 7 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3.59s",
         ] {
             tally.look(line);
         }
         assert_eq!((tally.passed, tally.failed, tally.skipped, tally.skipped_themselves), (12, 1, 1, 1));
-        assert_eq!(tally.failures, ["memory size=1M: closing_works"]);
+        assert_eq!(tally.failures, ["memory size=1M: closing_works", "hanging (hangs)"]);
         assert_eq!(tally.skips, ["nbd: reads (SKIPPED: needs nbdkit)", "SKIPPED: needs fio: fio_reads"]);
     }
 }
