@@ -71,19 +71,27 @@ fn a_file_system_that_is_too_small_ends_the_server_with_a_sentence() {
     assert!(refused.stderr.contains("longer than 16 bytes"), "{}", refused.stderr);
 }
 
+/// A root directory of busybox alone, whose machine runs this.
+fn tiny_root(root: &Path, runs: &str) {
+    for name in ["bin", "dev", "proc", "sbin", "sys", "usr/bin", "usr/sbin"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    fs::hard_link(root.join("bin/busybox"), root.join("bin/sh")).unwrap();
+    let init = format!(
+        "#!/bin/sh\n/bin/busybox --install\nmount -t proc none /proc\nexec {runs} </dev/ttyS0 >/dev/ttyS0 2>&1\n"
+    );
+    fs::write(root.join("sbin/init"), init).unwrap();
+    fs::set_permissions(root.join("sbin/init"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// The tiny machine: a root directory of busybox alone, on a disk that nobody ever wrote.
 #[test]
 fn a_machine_boots_from_a_directory_to_a_shell() {
     needs!("mke2fs", "busybox");
     let dir = directory();
     let root = dir.path().join("root");
-    for name in ["bin", "dev", "proc", "sbin", "sys", "usr/bin", "usr/sbin"] {
-        fs::create_dir_all(root.join(name)).unwrap();
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    fs::hard_link(root.join("bin/busybox"), root.join("bin/sh")).unwrap();
-    fs::write(root.join("sbin/init"), "#!/bin/sh\n/bin/busybox --install\nmount -t proc none /proc\nexec sh -i </dev/ttyS0 >/dev/ttyS0 2>&1\n").unwrap();
-    fs::set_permissions(root.join("sbin/init"), fs::Permissions::from_mode(0o755)).unwrap();
+    tiny_root(&root, "sh -i");
     let server = Server::ours(&format!("linuxdisk {} size=+2M", root.display()));
     let drive = format!("file=nbd:unix:{},format=raw,snapshot=on", server.socket().display());
     let Some(mut machine) = Machine::with_kernel("/dev/sda1", &["-drive", &drive]) else { return };
@@ -97,4 +105,33 @@ fn a_machine_boots_from_a_directory_to_a_shell() {
     machine.type_line("cat /proc/version; poweroff -f");
     machine.expect("Linux version");
     machine.expect_end();
+}
+
+/// An image is unpacked into memory, and a machine lives there: what it writes is gone with the server.
+#[test]
+fn a_machine_boots_from_a_disk_in_memory_that_an_image_was_converted_to() {
+    needs!("mke2fs", "busybox", "qemu-img", "qemu-nbd");
+    let dir = directory();
+    let (root, cloud) = (dir.path().join("root"), dir.path().join("cloud.qcow2"));
+    let runs = "sh -c 'mount -o remount,rw / && date > /written && sync && mount -o remount,ro / && \
+                echo written; poweroff -f'";
+    tiny_root(&root, runs);
+    let make = format!(
+        "qemu-img create -q -f qcow2 '{0}' 32M && diskpipe copy \"$uri\" [ qemu-nbd -f qcow2 '{0}' ]",
+        cloud.display()
+    );
+    Run::diskpipe().words("serve linuxdisk size=16M").arg(&root).args(["--run", &make]).end().good();
+    let before = fs::read(&cloud).unwrap();
+
+    let server = Server::ours("memory 10G");
+    let convert = Run::new("qemu-img").words("convert -n -f qcow2 -O raw").arg(&cloud);
+    convert.arg(server.uri()).end().good();
+    let drive = format!("file={},format=raw", server.uri());
+    let Some(mut machine) = Machine::with_kernel("/dev/sda1", &["-drive", &drive]) else { return };
+    machine.expect("written");
+    machine.expect_end();
+    let written =
+        Run::diskpipe().words("cat").args([format!("{}:1", server.uri()), "/written".into()]).text();
+    assert!(written.contains("UTC"), "{written}");
+    assert!(fs::read(&cloud).unwrap() == before, "the image is as it was");
 }
