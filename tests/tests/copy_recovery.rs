@@ -309,13 +309,13 @@ fn an_interrupted_copy_says_so_and_goes_on() {
     }
 }
 
-/// A checkpoint of a copy from `source` to `out`, both in this directory, that was killed.
-fn half_done(dir: &Path) {
-    let script = "
-        diskpipe copy --rate=256K --checkpoint=noted --checkpoint-interval=20ms source out & copy=$!
+/// A checkpoint of a copy from there to `out` in this directory, that was killed.
+fn half_done(dir: &Path, source: &str) {
+    let script = r#"
+        diskpipe copy --rate=256K --checkpoint=noted --checkpoint-interval=20ms "$0" out & copy=$!
         until [ -e noted ]; do kill -0 $copy || exit; sleep 0.01; done
-        kill -9 $copy; wait $copy; [ $? = 137 ]";
-    Run::sh(script).in_directory(dir).end().good();
+        kill -9 $copy; wait $copy; [ $? = 137 ]"#;
+    Run::sh(script).arg(source).in_directory(dir).end().good();
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn a_checkpoint_is_not_believed_when_something_else_has_changed() {
         assert!(ended.stderr.contains(why), "{why}: {}", ended.stderr);
     };
     fs::write(at("source"), content(3)).unwrap();
-    half_done(dir.path());
+    half_done(dir.path(), "source");
     let whole = fs::read(at("noted")).unwrap();
     fs::write(at("noted"), &whole[..whole.len() - 9]).unwrap();
     refused("the checkpoint is damaged");
@@ -356,6 +356,35 @@ fn a_checkpoint_is_not_believed_when_something_else_has_changed() {
     let copy = Run::diskpipe().words("copy --assume-same-source --checkpoint=noted source out");
     copy.in_directory(dir.path()).end().good();
     assert!(fs::read(at("out")).unwrap() == content(3));
+}
+
+#[test]
+fn nor_is_it_when_a_server_has_something_else_now() {
+    let dir = directory();
+    let source = dir.path().join("source");
+    fs::write(&source, content(3)).unwrap();
+    let mut served = Again::new(dir.path(), "s", &format!("-r file {}", source.display()));
+    let uri = served.uri();
+    half_done(dir.path(), &uri);
+    let copy = |from: &str| {
+        Run::diskpipe().words("copy --checkpoint=noted").args([from, "out"]).in_directory(dir.path()).end()
+    };
+    let mut refused = |why: &str| {
+        served.kill_and_start_again();
+        let ended = copy(&uri).code(1);
+        let line = format!("{uri}: not the source of the checkpoint: {why}");
+        assert!(ended.stderr.contains(&line), "{why}: {}", ended.stderr);
+    };
+    fs::write(&source, content(4)).unwrap();
+    refused("its content has changed");
+    fs::write(&source, vec![1; SIZE + 512]).unwrap();
+    refused("its size has changed");
+    fs::write(&source, content(3)).unwrap();
+    served.kill_and_start_again();
+    let other = uri.replace("///", "///other");
+    assert!(copy(&other).code(1).stderr.contains("not the source of the checkpoint: it is another one"));
+    copy(&uri).good();
+    assert!(fs::read(dir.path().join("out")).unwrap() == content(3));
 }
 
 #[test]

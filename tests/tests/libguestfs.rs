@@ -62,6 +62,27 @@ fn a_guest_makes_a_file_system_in_a_mounted_image_that_only_qemu_understands() {
 }
 
 #[test]
+fn guestfish_looks_into_a_disk_that_we_serve_and_writes_to_it() {
+    needs!("guestfish", "mke2fs");
+    let directory = directory();
+    fs::create_dir(directory.path().join("tree")).unwrap();
+    fs::write(directory.path().join("tree/hello"), "hello, world\n").unwrap();
+    // As it is in the manuals of libguestfs; what is written goes into memory.
+    let fish = r#"
+        guestfish --ro --format=raw -a "nbd://?socket=$unixsocket" run : list-filesystems : part-list /dev/sda &&
+        guestfish --format=raw -a "nbd://?socket=$unixsocket" -m /dev/sda1 write /new "from the guest" : cat /hello &&
+        diskpipe cat "$uri":1 /new"#;
+    let serve = guest(diskpipe().to_str().unwrap()).words("serve -U - --filter=cow linuxdisk");
+    let ended = serve.arg(directory.path().join("tree")).args(["size=+4M", "--run", fish]).end();
+    if starts_none(&ended) {
+        return;
+    }
+    let said = ended.good().text();
+    assert!(said.starts_with("/dev/sda1: ext2\n") && said.contains("part_start: 1048576\n"), "{said}");
+    assert!(said.ends_with("hello, world\n\nfrom the guest"), "{said}");
+}
+
+#[test]
 fn virt_v2v_finds_our_server_under_the_peers_name_and_reads_its_input_through_it() {
     needs!("virt-v2v", "sfdisk");
     let directory = directory();
