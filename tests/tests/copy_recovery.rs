@@ -316,6 +316,7 @@ fn half_done(dir: &Path, source: &str) {
         until [ -e noted ]; do kill -0 $copy || exit; sleep 0.01; done
         kill -9 $copy; wait $copy; [ $? = 137 ]"#;
     Run::sh(script).arg(source).in_directory(dir).end().good();
+    assert!(fs::metadata(dir.join("out")).unwrap().len() < SIZE as u64, "it does not look finished");
 }
 
 #[test]

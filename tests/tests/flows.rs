@@ -35,6 +35,45 @@ fn a_copy_that_meets_an_error_fails() {
 }
 
 #[test]
+fn what_failed_does_not_look_finished() {
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("image"), vec![7; 8 << 20]).unwrap();
+    let copies = [
+        // The source fails towards its end, or goes away.
+        (
+            "--filter=error file image error-pread-rate=100% error-file=fail",
+            "--rate=256K \"$uri\" out",
+            "touch fail",
+            "EIO",
+        ),
+        ("--filter=rate file image rate=2M", "\"$uri\" out", "kill -9 $(cat pid)", ""),
+        // The destination is full.
+        ("full 8M", "image \"$uri\"", "true", "o space left on device"),
+    ];
+    for (server, words, meanwhile, why) in copies {
+        let _ = fs::remove_file(at("out"));
+        let script = format!(
+            r#"rm -f pid; diskpipe serve -f -P pid -U sock {server} & server=$!
+            until [ -e pid ]; do kill -0 $server || exit; sleep 0.01; done
+            uri=nbd+unix:///?socket=sock
+            diskpipe copy --connections=1 --progress=json:3 {words} 3> told & copy=$!
+            until [ -s out ] || ! kill -0 $copy 2> gone; do sleep 0.01; done
+            {meanwhile}
+            wait $copy; echo $?
+            kill -9 $server 2> gone; rm -f sock"#
+        );
+        let ended = Run::sh(&script).in_directory(dir.path()).end();
+        assert_eq!(ended.text(), "1\n", "{server}: {}", ended.stderr);
+        assert!(ended.stderr.contains("diskpipe copy: ") && ended.stderr.contains(why), "{}", ended.stderr);
+        let told = fs::read_to_string(at("told")).unwrap();
+        assert!(told.contains("\"finished\": false") && !told.contains("\"finished\": true"), "{told}");
+        assert!(!told.contains("\"percent\": 100"), "{told}");
+        assert!(!at("out").exists() || fs::metadata(at("out")).unwrap().len() < 8 << 20, "{server}");
+    }
+}
+
+#[test]
 fn a_copy_onto_another_disk_is_found_out() {
     let destination = Server::ours("sparse-random 1G seed=2");
     let copy = format!(r#"diskpipe copy "$uri" '{}'"#, destination.uri());
