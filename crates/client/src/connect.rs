@@ -98,6 +98,21 @@ pub(crate) fn address(uri: &Uri) -> Address {
     }
 }
 
+/// How long a server that was started for us may take to end after it hung up.
+const LAST_BREATH: Duration = Duration::from_secs(2);
+
+/// Names the program; that it has ended explains why it did not answer.
+fn of_child(child: &Child, e: Error) -> Error {
+    let silent = matches!(e.errno(), Errno::SHUTDOWN | Errno::CONNRESET);
+    match child.ended(if silent { LAST_BREATH } else { Duration::ZERO }) {
+        Some(status) => {
+            let why = format!("{}: the command ended before it served ({status})", child.program());
+            Error::new(e.errno(), why)
+        }
+        None => e.context(child.program()),
+    }
+}
+
 impl Connector {
     /// A server at an address.
     pub fn to(address: Address) -> Connector {
@@ -231,12 +246,14 @@ impl Connector {
             _ => None,
         };
         let tls = tls.map(|client| Encryption { client, host });
-        let named = |e: Error| match self.address() {
-            Some(address) => e.context(address),
-            None => e,
-        };
-        Negotiation::start_with(self.stream_to()?, self.wishes(opt_mode), self.options.timeout, tls)
-            .map_err(named)
+        let (wishes, timeout) = (self.wishes(opt_mode), self.options.timeout);
+        let started = |stream| Negotiation::start_with(stream, wishes, timeout, tls);
+        match &self.target {
+            Target::Stream(_) => started(self.stream_to()?),
+            Target::Address(address) => started(self.stream_to()?).map_err(|e| e.context(address)),
+            // The address of its socket says nothing to anybody.
+            Target::Child(child, _) => self.stream_to().and_then(started).map_err(|e| of_child(child, e)),
+        }
     }
 
     /// Connect, and stop where exports can be listed and asked about.

@@ -6,8 +6,8 @@ use std::{
     fs, io,
     os::fd::AsFd,
     path::PathBuf,
-    process,
-    sync::{Arc, Condvar, Mutex, PoisonError, atomic},
+    process::{self, ExitStatus},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic},
     thread,
     time::{Duration, Instant},
 };
@@ -55,6 +55,7 @@ pub fn listen_fds() -> io::Result<Option<Vec<Listener>>> {
 /// after five seconds.
 #[derive(Debug)]
 pub struct Child {
+    program: String,
     shared: Arc<Shared>,
     directory: PathBuf,
 }
@@ -72,7 +73,7 @@ enum State {
     Running(Pid),
     Failed(Option<io::Error>),
     /// Reaped; its process id may belong to somebody else by now.
-    Gone,
+    Gone(Option<ExitStatus>),
 }
 
 impl Shared {
@@ -99,7 +100,8 @@ pub fn socket_activation(command: &[String]) -> io::Result<(Child, Address)> {
 pub fn socket_activation_named(command: &[String], name: Option<&str>) -> io::Result<(Child, Address)> {
     let directory = temporary_directory()?;
     let path = directory.join("socket");
-    let child = Child { shared: Arc::default(), directory };
+    let program = command.first().cloned().unwrap_or_default();
+    let child = Child { program, shared: Arc::default(), directory };
     let listener = Listener::unix(&path, false)?;
     // Servers expect an ordinary socket. And a copy at a number of 3 or more means that descriptor 3 is
     // taken, so that the pipe by which the child reports a failed start is never in its way.
@@ -114,15 +116,14 @@ pub fn socket_activation_named(command: &[String], name: Option<&str>) -> io::Re
         match spawned {
             Err(e) => shared.set(State::Failed(Some(e))),
             Ok(mut child) => match Pid::from_raw(child.id() as i32) {
-                None => shared.set(State::Gone),
+                None => shared.set(State::Gone(None)),
                 Some(pid) => {
                     shared.set(State::Running(pid));
                     // Wait without reaping, so that the id stays ours until nobody signals it any more.
                     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                     while matches!(waitid(WaitId::Pid(pid), ended), Err(rustix::io::Errno::INTR)) {}
                     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-                    let _ = child.wait(); // its status has no reader
-                    *state = State::Gone;
+                    *state = State::Gone(child.wait().ok());
                     shared.changed.notify_all();
                 }
             },
@@ -134,8 +135,7 @@ pub fn socket_activation_named(command: &[String], name: Option<&str>) -> io::Re
     }
     if let State::Failed(e) = &mut *state {
         let (kind, why) = e.take().map_or((io::ErrorKind::Other, String::new()), |e| (e.kind(), reason(&e)));
-        let program = command.first().map_or("", String::as_str);
-        return Err(io::Error::new(kind, format!("{program}: cannot start the server: {why}")));
+        return Err(io::Error::new(kind, format!("{}: cannot start the server: {why}", child.program)));
     }
     drop(state);
     Ok((child, Address::Unix(path)))
@@ -157,28 +157,51 @@ fn temporary_directory() -> io::Result<PathBuf> {
 }
 
 impl Child {
+    /// The program, as the command named it.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// How it ended by itself, if it has, or does so within `patience`.
+    pub fn ended(&self, patience: Duration) -> Option<ExitStatus> {
+        match *self.wait(self.lock(), patience) {
+            State::Gone(status) => status,
+            _ => None,
+        }
+    }
+
     /// The server's process id, while it runs.
     pub fn id(&self) -> Option<u32> {
-        match &*self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.lock() {
             State::Running(pid) => Some(pid.as_raw_nonzero().get().unsigned_abs()),
             _ => None,
         }
     }
 
-    /// Send a signal unless it has ended; waits at most `patience` for its end.
-    fn end(&self, signal: Signal, patience: Duration) {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits at most `patience` for its end.
+    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, patience: Duration) -> MutexGuard<'a, State> {
         let deadline = Instant::now() + patience;
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(pid) = &*state {
-            let _ = kill_process(*pid, signal); // it may have changed its user; then there is nothing to do
-        }
         while let State::Running(_) = &*state {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                break;
             }
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state
+    }
+
+    /// Send a signal unless it has ended; waits at most `patience` for its end.
+    fn end(&self, signal: Signal, patience: Duration) {
+        let state = self.lock();
+        if let State::Running(pid) = &*state {
+            let _ = kill_process(*pid, signal); // it may have changed its user; then there is nothing to do
+        }
+        drop(self.wait(state, patience));
     }
 }
 
@@ -239,12 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_at_once_leaves_a_dead_connection() {
-        let (child, address) = socket_activation(&words(&["true"])).unwrap();
+    fn a_server_that_ends_at_once_leaves_a_dead_connection_and_its_status() {
+        let (child, address) = socket_activation(&words(&["sh", "-c", "exit 3"])).unwrap();
         if let Ok(stream) = connect(&address, Some(Duration::from_secs(5))) {
             let end = stream.recv(&mut [0; 1], Wait::Block);
             assert!(matches!(end, Ok(0) | Err(_)));
         }
-        drop(child);
+        assert_eq!(child.ended(Duration::from_secs(60)).and_then(|status| status.code()), Some(3));
+        assert_eq!((child.program(), child.id()), ("sh", None));
     }
 }
