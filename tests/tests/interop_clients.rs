@@ -198,6 +198,25 @@ fn every_combination_of_options_is_answered_as_the_peers_tool_does() {
 }
 
 #[test]
+fn a_beginning_that_cannot_be_read_is_left_out() {
+    needs!("nbdkit", "nbdinfo");
+    let server = Server::nbdkit("--filter=error memory 1M error-pread-rate=100%");
+    same_answers(&server.uri(), &["", "--json", "--list --content"], unchanged);
+    let remark = "diskpipe info: the default export: reading the beginning: input/output error\n";
+    assert_eq!(Run::diskpipe().arg("info").arg(server.uri()).end().good().stderr, remark);
+}
+
+#[test]
+fn a_server_with_room_for_one_client_shows_the_content_of_all_exports() {
+    needs!("nbdkit", "nbdinfo");
+    let exports = "--filter=noparallel --filter=exportname memory 1M serialize=connections exportname=a exportname=b \
+                   exportname-list=explicit";
+    for server in [Server::nbdkit(exports), Server::ours(exports)] {
+        same_answers(&server.uri(), &["--list", "--list --content", "--list --content --json"], unchanged);
+    }
+}
+
+#[test]
 fn a_dump_in_colours_is_the_peers_to_the_byte() {
     needs!("nbdkit", "nbddump");
     let dir = directory();
@@ -293,6 +312,7 @@ fn qemu_nbd_with_a_dirty_bitmap_and_allocation_depth() {
         "--map=qemu:allocation-depth",
         "--map=qemu:allocation-depth --json",
         "--map=qemu:allocation-depth --totals",
+        "--map=qemu:allocation-depth --color",
         "--map=qemu:dirty-bitmap:changes",
         "--map=qemu:dirty-bitmap:changes --json",
         "--map=qemu:dirty-bitmap:changes --totals",

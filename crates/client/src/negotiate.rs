@@ -259,13 +259,21 @@ impl Negotiation {
         }
     }
 
-    /// Open an export. Afterwards take the connection with [`Negotiation::into_connection`].
+    /// Open an export, by the old option where the server does not know GO. Afterwards take the connection with
+    /// [`Negotiation::into_connection`].
     ///
     /// # Errors
     /// The server refused, or the connection broke.
     pub fn go(&mut self, export: &str) -> Step<&Negotiated> {
         if self.over.is_none() {
-            match self.step(|machine| machine.go(export))? {
+            let extended = self.replies() == ReplyStyle::Extended; // which forbid the old option
+            let event = match self.step(|machine| machine.go(export)) {
+                Err(Failure::Refused(why)) if why.error == ReplyType::ERR_UNSUP && !extended => {
+                    self.step(|machine| machine.export_name(export))
+                }
+                other => other,
+            };
+            match event? {
                 Event::Ready(negotiated) => self.over = Some(negotiated),
                 event => return Err(Failure::Broken(unexpected(&event))),
             }

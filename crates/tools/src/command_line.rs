@@ -228,7 +228,8 @@ impl Invocation {
     }
 }
 
-/// An error and its causes. A disk's error has said its cause already, and numbers of errors help nobody.
+/// An error and its causes. A disk's error has said its cause already, and numbers of errors help nobody. Some of it may
+/// be the words of a server, which must not drive a terminal.
 fn sentence(why: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in why.chain() {
@@ -238,7 +239,7 @@ fn sentence(why: &anyhow::Error) -> String {
             break;
         }
     }
-    parts.join(": ")
+    parts.join(": ").replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 fn list(command: &clap::Command, of: fn(&clap::Command) -> Vec<String>) -> ExitCode {
@@ -320,6 +321,12 @@ mod tests {
         assert_eq!(sentence(&anyhow::Error::new(io()).context("a")), "a: No such file or directory");
         let disk = disk::Error::from(io()).context("b");
         assert_eq!(sentence(&anyhow::Error::new(disk).context("a")), "a: b: No such file or directory");
+    }
+
+    #[test]
+    fn what_a_server_says_does_not_drive_the_terminal() {
+        let why = anyhow::anyhow!("refused: go away \x1b[31m\u{9b}31m").context("a\nb");
+        assert_eq!(sentence(&why), "a\nb: refused: go away \u{fffd}[31m\u{fffd}31m");
     }
 
     #[test]

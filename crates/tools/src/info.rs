@@ -39,8 +39,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         if let Err(why) = options.check() {
             return Ok(invocation.usage(why));
         }
-        let Outcome { text, code, failures } = run(invocation, &options)?;
+        let Outcome { text, code, remarks, failures } = run(invocation, &options)?;
         command_line::print(&text)?;
+        for remark in &remarks {
+            invocation.failed(remark);
+        }
         for failure in &failures {
             invocation.failed(failure);
         }
@@ -52,12 +55,14 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 struct Outcome {
     text: String,
     code: u8,
+    /// What is left out of the text, and why; that is no failure.
+    remarks: Vec<anyhow::Error>,
     failures: Vec<anyhow::Error>,
 }
 
 impl Outcome {
     fn text(text: String) -> Result<Outcome> {
-        Ok(Outcome { text, code: 0, failures: Vec::new() })
+        Ok(Outcome { text, code: 0, remarks: Vec::new(), failures: Vec::new() })
     }
 }
 
@@ -76,7 +81,7 @@ fn run(invocation: &Invocation, options: &Options) -> Result<Outcome> {
         server.connector.options.extended_headers = property == Property::Extended;
         let (speech, export) = server.describe(server.asked(), false)?;
         let code = if property.holds(&speech, &export) == wanted { 0 } else { 2 };
-        return Ok(Outcome { text: String::new(), code, failures: Vec::new() });
+        return Ok(Outcome { code, ..Outcome::text(String::new())? });
     }
     if options.size {
         let (_, export) = server.describe(server.asked(), false)?;
@@ -107,7 +112,7 @@ fn run(invocation: &Invocation, options: &Options) -> Result<Outcome> {
             (true, true) => map.totals_json(),
         });
     }
-    let (speech, exports, failures) = if options.list {
+    let (speech, mut exports, failures) = if options.list {
         let listing = server.list(options.content)?;
         (listing.speech, listing.exports, listing.failures)
     } else {
@@ -118,5 +123,6 @@ fn run(invocation: &Invocation, options: &Options) -> Result<Outcome> {
         true => describe::json(&speech, &exports),
         false => describe::text(&speech, &exports, colours),
     };
-    Ok(Outcome { text, code: 0, failures })
+    let remarks = exports.iter_mut().filter_map(|export| export.unread.take()).collect();
+    Ok(Outcome { text, code: 0, remarks, failures })
 }

@@ -15,6 +15,8 @@ pub(crate) enum Paint {
     Red,
     /// White on black.
     Inverse,
+    /// On white.
+    Shaded,
 }
 
 impl Paint {
@@ -28,6 +30,7 @@ impl Paint {
             Paint::Green => "\x1b[22;32m",
             Paint::Red => "\x1b[22;31m",
             Paint::Inverse => "\x1b[1;37m\x1b[40m",
+            Paint::Shaded => "\x1b[47m",
         };
         format!("{start}{text}\x1b[0m")
     }

@@ -79,7 +79,7 @@ fn one_text(speech: &Speech, export: &Export, colours: bool) -> String {
 
 /// What a server says must not drive a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.replace(|c: char| c.is_control() && c != '\t', "\u{fffd}")
 }
 
 /// For programs.

@@ -146,7 +146,7 @@ impl Map {
             (BASE_ALLOCATION, 0) => Paint::Bold,
             (QEMU_ALLOCATION_DEPTH, 0) => Paint::Plain,
             (QEMU_ALLOCATION_DEPTH, 1) => Paint::Inverse,
-            (QEMU_ALLOCATION_DEPTH, _) => Paint::Dim,
+            (QEMU_ALLOCATION_DEPTH, _) => Paint::Shaded,
             (name, 0) if name.starts_with(QEMU_DIRTY_BITMAP) => Paint::Green,
             (name, _) if name.starts_with(QEMU_DIRTY_BITMAP) => Paint::Red,
             _ => Paint::Plain,

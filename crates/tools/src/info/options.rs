@@ -16,7 +16,7 @@ use std::ffi::OsString;
 )]
 pub(crate) struct Options {
     /// Exit with 0 if this is true of the export, with 2 if it is not. PROPERTY is one of cache, connect, df,
-    /// extended-headers, fast-zero, flush, fua, multi-conn, read, read-only, rotational, structured-reply, tls, trim,
+    /// extended-headers, fast-zero, flush, fua, multi-conn, open, read, read-only, rotational, structured-reply, tls, trim,
     /// write, zero.
     #[arg(long, visible_aliases = ["is", "has"], value_name = "PROPERTY", overrides_with = "cannot")]
     pub(crate) can: Option<String>,

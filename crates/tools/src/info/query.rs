@@ -26,7 +26,7 @@ impl Property {
     /// By its name; `-` and `_` are the same, and so are capitals and small letters.
     pub(crate) fn named(name: &str) -> Option<Property> {
         Some(match name.replace('_', "-").to_ascii_lowercase().as_str() {
-            "connect" | "read" => Property::Connect,
+            "connect" | "open" | "read" => Property::Connect,
             "write" => Property::NotFlag(Flags::READ_ONLY),
             "read-only" | "readonly" => Property::Flag(Flags::READ_ONLY),
             "rotational" => Property::Flag(Flags::ROTATIONAL),

@@ -3,12 +3,12 @@
 use crate::{command_line::Word, info::content};
 use anyhow::{Context, Result, anyhow, bail};
 use client::{
-    Connector, Failure, Negotiation, RemoteDisk,
+    Connector, Failure, Negotiation, RemoteDisk, Step,
     proto::{
         Uri,
         flags::TransmissionFlags,
         handshake::{ExportInfo, Protocol},
-        option::{BlockSizes, Refusal, ReplyType},
+        option::{BlockSizes, ReplyType},
         reply::ReplyStyle,
     },
 };
@@ -43,6 +43,8 @@ pub(crate) struct Export {
     pub(crate) contexts: Vec<String>,
     pub(crate) uri: Option<String>,
     pub(crate) content: Option<String>,
+    /// Why there is no content.
+    pub(crate) unread: Option<anyhow::Error>,
 }
 
 /// All exports that could be asked about, and why the others could not.
@@ -85,30 +87,43 @@ impl Server {
     /// # Errors
     /// The server cannot be reached, or refuses the export.
     pub(crate) fn describe(&self, name: &str, with_content: bool) -> Result<(Speech, Export)> {
-        let mut negotiation = self.negotiate(name)?;
+        self.open(name, with_content).map_err(|failure| {
+            let unknown = matches!(&failure, Failure::Refused(why) if why.error == ReplyType::ERR_UNKNOWN);
+            let advice = if unknown { "\nTo see what the server has, use --list." } else { "" };
+            anyhow!("{}{advice}", failed(name, failure))
+        })
+    }
+
+    fn open(&self, name: &str, with_content: bool) -> Step<(Speech, Export)> {
+        let mut negotiation = self.negotiate(name).map_err(Failure::Broken)?;
         let contexts = contexts(&mut negotiation, name)?;
         let info = match negotiation.go(name) {
             Ok(negotiated) => negotiated.info.clone(),
-            Err(Failure::Refused(refusal)) => {
+            Err(failure) => {
                 negotiation.abort();
-                return Err(refused(name, &refusal));
+                return Err(failure);
             }
-            Err(Failure::Broken(e)) => return Err(e.into()),
         };
         let speech = Speech::of(&negotiation);
-        let (connection, negotiated) = negotiation.into_connection()?;
+        let (connection, negotiated) = negotiation.into_connection().map_err(Failure::Broken)?;
         let disk = RemoteDisk::from_connection(connection, negotiated);
-        let content = if with_content { Some(look(&disk)?) } else { None };
-        Ok((speech, self.export(name, info, contexts, content)))
+        let mut export = self.export(name, info, contexts);
+        if with_content {
+            match look(&disk) {
+                Ok(content) => export.content = Some(content),
+                Err(why) => export.unread = Some(why.context(called(name))),
+            }
+        }
+        Ok((speech, export))
     }
 
-    fn negotiate(&self, name: &str) -> Result<Negotiation> {
+    fn negotiate(&self, name: &str) -> disk::Result<Negotiation> {
         let mut connector = self.connector.clone();
         connector.options.export = name.to_string();
-        Ok(connector.negotiate()?)
+        connector.negotiate()
     }
 
-    fn export(&self, name: &str, info: ExportInfo, contexts: Vec<String>, content: Option<String>) -> Export {
+    fn export(&self, name: &str, info: ExportInfo, contexts: Vec<String>) -> Export {
         Export {
             name: info.name.unwrap_or_else(|| name.to_string()),
             description: info.description.filter(|text| !text.is_empty()),
@@ -117,7 +132,8 @@ impl Server {
             block_sizes: info.block_sizes,
             contexts,
             uri: self.uri(name),
-            content,
+            content: None,
+            unread: None,
         }
     }
 
@@ -132,14 +148,10 @@ impl Server {
         }
         let speech = Speech::of(&negotiation);
         let entries = negotiation.list().context("listing the exports")?;
+        let mut passing = Some(negotiation);
         let (mut exports, mut failures) = (Vec::new(), Vec::new());
         for entry in entries {
-            let described = if with_content {
-                self.describe(&entry.name, true).map(|(_, export)| export)
-            } else {
-                self.describe_in_passing(&mut negotiation, &entry.name)
-            };
-            match described {
+            match self.describe_listed(&mut passing, &entry.name, with_content) {
                 Ok(mut export) => {
                     let words = Some(entry.description).filter(|text| !text.is_empty());
                     export.description = export.description.or(words);
@@ -148,23 +160,32 @@ impl Server {
                 Err(e) => failures.push(e),
             }
         }
-        negotiation.abort();
+        if let Some(negotiation) = passing {
+            negotiation.abort();
+        }
         Ok(Listing { speech, exports, failures })
     }
 
-    /// Describes an export over a negotiation that goes on, where the server can do that.
-    fn describe_in_passing(&self, negotiation: &mut Negotiation, name: &str) -> Result<Export> {
-        match negotiation.info(name) {
-            Ok(info) => {
-                let contexts = contexts(negotiation, name)?;
-                Ok(self.export(name, info, contexts, None))
+    /// Describes an export over the negotiation of the list, where the server can do that. Otherwise that one ends first:
+    /// there are servers with room for one client only.
+    fn describe_listed(
+        &self,
+        passing: &mut Option<Negotiation>,
+        name: &str,
+        with_content: bool,
+    ) -> Result<Export> {
+        if let Some(negotiation) = passing.as_mut().filter(|_| !with_content) {
+            match negotiation.info(name).and_then(|info| Ok((info, contexts(negotiation, name)?))) {
+                Ok((info, contexts)) => return Ok(self.export(name, info, contexts)),
+                Err(Failure::Refused(refusal)) if refusal.error == ReplyType::ERR_UNSUP => {}
+                Err(failure) => return Err(failed(name, failure)),
             }
-            Err(Failure::Refused(refusal)) if refusal.error == ReplyType::ERR_UNSUP => {
-                self.describe(name, false).map(|(_, export)| export)
-            }
-            Err(Failure::Refused(refusal)) => Err(refused(name, &refusal)),
-            Err(Failure::Broken(e)) => Err(e.into()),
         }
+        if let Some(negotiation) = passing.take() {
+            negotiation.abort();
+        }
+        let opened = self.open(name, with_content);
+        opened.map(|(_, export)| export).map_err(|failure| failed(name, failure))
     }
 }
 
@@ -175,27 +196,30 @@ impl Speech {
 }
 
 /// The metadata contexts of an export; none where the server has no notion of them.
-fn contexts(negotiation: &mut Negotiation, name: &str) -> Result<Vec<String>> {
+fn contexts(negotiation: &mut Negotiation, name: &str) -> Step<Vec<String>> {
     if negotiation.is_over() || !negotiation.replies().has_chunks() {
         return Ok(Vec::new());
     }
     match negotiation.list_meta_context(name, &[]) {
         Ok(contexts) => Ok(contexts.into_iter().map(|context| context.name).collect()),
         Err(Failure::Refused(_)) => Ok(Vec::new()),
-        Err(Failure::Broken(e)) => Err(e.into()),
+        Err(failure) => Err(failure),
     }
 }
 
-fn refused(name: &str, refusal: &Refusal) -> anyhow::Error {
-    let export = match name {
+/// What messages call an export.
+fn called(name: &str) -> String {
+    match name {
         "" => "the default export".to_string(),
         name => format!("export “{name}”"),
-    };
-    let advice = match refusal.error {
-        ReplyType::ERR_UNKNOWN => "\nTo see what the server has, use --list.",
-        _ => "",
-    };
-    anyhow!("{export}: {refusal}{advice}")
+    }
+}
+
+fn failed(name: &str, failure: Failure) -> anyhow::Error {
+    match failure {
+        Failure::Refused(refusal) => anyhow!("{}: {refusal}", called(name)),
+        Failure::Broken(e) => e.into(),
+    }
 }
 
 /// Looks at the beginning of an export.
