@@ -75,8 +75,9 @@ fn dump(connector: &Connector, offset: u64, length: u64, colours: bool) -> Resul
     let range = Range::new(offset, length.min(disk.size() - offset));
     let mut lines = Lines::new(BufWriter::new(io::stdout().lock()), offset, colours);
     let shown = show(&disk, range, &mut lines);
-    // What was read before an error is shown.
-    lines.end(range.end() == disk.size()).context("writing to standard output")?;
+    // What was read before an error is shown. The last line of the disk is so even where it is cut short.
+    let whole = offset.saturating_add(range.len.next_multiple_of(lines::WIDTH as u64)) >= disk.size();
+    lines.end(whole).context("writing to standard output")?;
     shown?;
     reactor::block_on(disk.disconnect())?;
     Ok(())

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-const WIDTH: usize = 16;
+/// Bytes in a line.
+pub(crate) const WIDTH: usize = 16;
 
 /// How the parts of a line look on a terminal.
 mod paint {
@@ -26,14 +27,31 @@ pub(crate) struct Lines<W> {
     filled: usize,
     /// The line before it.
     last: Option<[u8; WIDTH]>,
-    /// The mark stands for it.
-    marked: bool,
+    repeated: Repeated,
+}
+
+/// What follows the last line that was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    Nothing,
+    /// The same once more, which is not shown yet: at the end of the disk it is a line, elsewhere a mark.
+    Once,
+    /// A mark.
+    Marked,
 }
 
 impl<W: Write> Lines<W> {
     /// The first byte is at `offset`.
     pub(crate) fn new(out: W, offset: u64, colours: bool) -> Lines<W> {
-        Lines { out, colours, at: offset, line: [0; WIDTH], filled: 0, last: None, marked: false }
+        Lines {
+            out,
+            colours,
+            at: offset,
+            line: [0; WIDTH],
+            filled: 0,
+            last: None,
+            repeated: Repeated::Nothing,
+        }
     }
 
     /// Bytes.
@@ -56,7 +74,7 @@ impl<W: Write> Lines<W> {
         count -= first;
         let whole = count - count % WIDTH as u64;
         if whole > 0 {
-            self.mark()?;
+            self.repeat(whole / WIDTH as u64)?;
             self.at += whole;
         }
         self.bytes(&[0; WIDTH][..(count - whole) as usize])
@@ -67,34 +85,55 @@ impl<W: Write> Lines<W> {
             return Ok(());
         }
         if self.last == Some(self.line) {
-            self.mark()?;
+            self.repeat(1)?;
         } else {
+            self.mark_held()?;
             self.write_line()?;
             self.last = Some(self.line);
-            self.marked = false;
+            self.repeated = Repeated::Nothing;
         }
         self.at += WIDTH as u64;
         self.filled = 0;
         Ok(())
     }
 
-    fn mark(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.marked, true) {
-            self.out.write_all(if self.colours { "☆\n" } else { "*\n" }.as_bytes())?;
+    /// The last line comes so many times more.
+    fn repeat(&mut self, times: u64) -> io::Result<()> {
+        match self.repeated {
+            Repeated::Nothing if times == 1 => self.repeated = Repeated::Once,
+            Repeated::Nothing | Repeated::Once => self.mark()?,
+            Repeated::Marked => {}
         }
         Ok(())
     }
 
+    /// Another line follows.
+    fn mark_held(&mut self) -> io::Result<()> {
+        if self.repeated == Repeated::Once { self.mark() } else { Ok(()) }
+    }
+
+    fn mark(&mut self) -> io::Result<()> {
+        self.repeated = Repeated::Marked;
+        self.out.write_all(if self.colours { "☆\n" } else { "*\n" }.as_bytes())
+    }
+
     /// The end. That of a `whole` disk is shown even where it repeats what came before.
     pub(crate) fn end(mut self, whole: bool) -> io::Result<()> {
+        let repeats = self.repeated != Repeated::Nothing;
         if self.filled > 0 {
             self.line[self.filled..].fill(0);
-            let repeats = self.last == Some(self.line);
-            if repeats && !whole { self.mark()? } else { self.write_line()? }
-        } else if whole && self.marked {
+            if self.last == Some(self.line) && !whole {
+                self.repeat(2)?;
+            } else {
+                self.mark_held()?;
+                self.write_line()?;
+            }
+        } else if whole && repeats {
             (self.at, self.filled) = (self.at - WIDTH as u64, WIDTH);
             self.line = self.last.unwrap_or_default();
             self.write_line()?;
+        } else {
+            self.mark_held()?;
         }
         self.out.flush()
     }
@@ -195,7 +234,8 @@ mod tests {
             dump(0, &[Part::Zeroes(1 << 60)]),
             format!("0000000000: {zero}*\nffffffffffffff0: {zero}")
         );
-        assert_eq!(dump(0, &[Part::Zeroes(32)]), format!("0000000000: {zero}*\n0000000010: {zero}"));
+        assert_eq!(dump(0, &[Part::Zeroes(48)]), format!("0000000000: {zero}*\n0000000020: {zero}"));
+        assert_eq!(dump(0, &[Part::Zeroes(32)]), format!("0000000000: {zero}0000000010: {zero}"));
         assert_eq!(dump(3, &[Part::Zeroes(16)]), format!("0000000003: {zero}"));
         assert_eq!(dump(0, &[]), "");
     }
