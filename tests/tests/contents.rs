@@ -17,8 +17,12 @@ fn dump_writes_what_the_peer_writes() {
     needs!("nbdkit", "nbddump");
     let disks = [
         r#"data "\"hello\" @1000 1 @1048576 2 @1048609 3 @^512 \"xyz\"*100""#,
+        "memory 32",
         "memory 40",
         "memory 64",
+        r#"data "\"0123456789abcdef\"*2""#,
+        r#"data "\"0123456789abcdef\"*3""#,
+        r#"data "\"0123456789abcdef\"*2 \"0123\"""#,
         "zero",
         "pattern 100000",
         "sparse-random 300K seed=1",
@@ -125,6 +129,34 @@ fn a_server_that_cannot_erase_is_told_from_one_that_can() {
     run("--filter=nozero memory 3M", "zero -y --fast-zero").code(1);
     run("memory 3M", "zero -y --fast-zero -v").good();
     run("memory 0", "zero -y").good();
+}
+
+#[test]
+fn looking_takes_any_part_whatever_blocks_the_server_has() {
+    needs!("nbdkit");
+    let directory = directory();
+    let file = directory.path().join("disk");
+    fs::write(&file, [vec![0; 8192], vec![1]].concat()).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_len(64 << 10).unwrap();
+    let server = Server::nbdkit(&format!(
+        "--filter=blocksize-policy file {} blocksize-minimum=4K blocksize-error-policy=error",
+        file.display()
+    ));
+    for (tool, part, code) in [
+        ("zero", "-o 8193 -l 100", 0),
+        ("zero", "-o 8192 -l 1", 2),
+        ("zero", "-o 100 -l 8092", 0),
+        ("zero", "-o 100 -l 8093", 2),
+        ("zero", "-o 8193", 0),
+        ("discard", "-o 65535 -l 1", 0),
+        ("discard", "-o 8192 -l 1", 2),
+        ("discard", "-o 65536", 0),
+    ] {
+        let run = Run::diskpipe().words(tool).words("--check").words(part).arg(server.uri());
+        assert_eq!(run.end().status.code(), Some(code), "{tool} {part}");
+    }
+    let refused = Run::diskpipe().words("zero -y -o 1").arg(server.uri()).end().code(1);
+    assert!(refused.stderr.contains("the offset 1 is no multiple of the server's smallest block"));
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! `discard` and `zero`: give the space of a disk back, or overwrite it with zeroes; or look whether that is needed.
 
+mod check;
+
 use crate::command_line;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{CommandFactory, Parser};
 use client::{Connector, RemoteDisk};
 use disk::{Data, Disk, Range, WriteFlags, ZeroFlags};
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{ffi::OsString, io, process::ExitCode};
 
 /// The parts that a disk is done in are at least so long, in bytes; a disk has at most [`PARTS`] of them.
 const STEP: u64 = 1 << 30;
@@ -117,18 +115,18 @@ fn run(options: &Options, connector: &Connector, server: &str) -> Result<bool> {
     let range = Range::new(offset, length);
     let say = |what: &str| {
         if options.verbose {
-            eprintln!("{what} bytes {offset} to {}", range.end())
+            eprintln!("{what} {length} bytes from byte {offset} on")
         }
     };
     if options.check {
         say("looking at");
         let so = match options.zero {
-            true => is_zero(&disk, range)?,
-            false => is_discarded(&disk, range)?,
+            true => check::is_zero(&disk, range)?,
+            false => check::is_discarded(&disk, range)?,
         };
         if !options.quiet {
             let what = if options.zero { "zero" } else { "sparse" };
-            println!("{server}: {}{what}", if so { "" } else { "not " });
+            command_line::print(&format!("{server}: {}{what}\n", if so { "" } else { "not " }))?;
         }
         reactor::block_on(disk.disconnect())?;
         return Ok(so);
@@ -163,8 +161,9 @@ fn can(disk: &RemoteDisk, range: Range, options: &Options) -> Result<()> {
     ensure!(!options.fast_zero || facts.fast_zero, "the server does not offer fast zeroes");
     let minimum = u64::from(facts.blocks.minimum);
     for (name, value) in [("offset", range.start), ("length", range.len)] {
+        // The disk itself may end within a block.
         ensure!(
-            value % minimum == 0,
+            value % minimum == 0 || name == "length" && range.end() == disk.size(),
             "the {name} {value} is no multiple of the server's smallest block, {minimum} bytes"
         );
     }
@@ -173,8 +172,8 @@ fn can(disk: &RemoteDisk, range: Range, options: &Options) -> Result<()> {
 
 /// Asks the user.
 fn agreed(server: &str, range: Range) -> Result<bool> {
-    print!("ERASE FOR EVER all that is on {server}, bytes {} to {} (y/N)? ", range.start, range.end() - 1);
-    io::stdout().flush().context("writing to standard output")?;
+    let (first, last) = (range.start, range.end() - 1);
+    command_line::print(&format!("ERASE FOR EVER all that is on {server}, bytes {first} to {last} (y/N)? "))?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("reading the answer")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -191,43 +190,6 @@ fn zero_part(disk: &RemoteDisk, range: Range, fast: bool) -> Result<()> {
         disk.write(piece.start, data, WriteFlags::default()).wait()?;
     }
     Ok(())
-}
-
-/// Whether no part of the range takes space.
-fn is_discarded(disk: &RemoteDisk, range: Range) -> Result<bool> {
-    ensure!(disk.facts().extents, "the server does not tell what takes space");
-    let mut at = range.start;
-    while at < range.end() {
-        let extents = disk.extents(Range::new(at, range.end() - at), LIMIT).wait()?;
-        if extents.iter().any(|extent| !extent.kind.hole) {
-            return Ok(false);
-        }
-        at += extents.covered();
-    }
-    Ok(true)
-}
-
-/// Whether all of the range reads as zeroes. What the server says is believed, the rest is read.
-fn is_zero(disk: &RemoteDisk, range: Range) -> Result<bool> {
-    let mut at = range.start;
-    while at < range.end() {
-        let rest = Range::new(at, range.end() - at);
-        let (next, data) = match disk.facts().extents {
-            true => {
-                let extents = disk.extents(rest, LIMIT).wait()?;
-                let data = extents.ranges(at).filter(|(_, kind)| !kind.zero).map(|(part, _)| part).collect();
-                (at + extents.covered(), data)
-            }
-            false => (rest.end(), vec![rest]),
-        };
-        for piece in data.iter().flat_map(|part| part.split_at_multiples(PIECE)) {
-            if !disk.read(piece).wait()?.is_zero() {
-                return Ok(false);
-            }
-        }
-        at = next;
-    }
-    Ok(true)
 }
 
 #[cfg(test)]
