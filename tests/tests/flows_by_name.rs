@@ -209,3 +209,54 @@ fn an_image_is_decoded_by_the_server_or_by_the_client_which_needs_room() {
         "No space left on device\nvirtual size: 64 MiB\nwrote 1048576/1048576\nread 1048576/1048576\n";
     assert_eq!(said, expected);
 }
+
+#[test]
+fn a_command_is_told_what_the_peers_server_tells_it_and_its_socket_goes_with_it() {
+    needs!("bash", "nbdkit", "qemu-img");
+    let (names, dir) = (directory(), directory());
+    let text = r#"
+        for options in "" "-e hello" "-r -e a%b" "--exportname=täglich"; do
+            nbdkit -U - memory 1M $options --run '
+                echo "$uri|$nbd|$port|$unixsocket|$exportname"
+                qemu-img info "$nbd" | grep "^file format"; nbdinfo --size "$uri"
+                dirname "$unixsocket" > where; exit 7' || echo "code $?"
+            ! [ -e "$(cat where)" ]
+        done | sed 's,/[^ |?]*/socket,SOCKET,g'
+        nbdkit -s memory 1M < /dev/null > greeting; head -c 16 greeting"#;
+    let ours = script(names.path(), text).in_directory(dir.path()).text();
+    let theirs = Run::new("bash").args(["-c", text]).in_directory(dir.path()).text();
+    assert_eq!(ours, theirs);
+    assert!(
+        ours.contains("nbd+unix:///hello?socket=SOCKET|nbd+unix:///hello?socket=SOCKET||SOCKET|hello\n"),
+        "{ours}"
+    );
+    assert!(ours.ends_with("NBDMAGICIHAVEOPT"), "{ours}");
+}
+
+#[test]
+fn every_form_of_a_uri_leads_peers_and_us_to_the_disk() {
+    needs!("bash", "nbdinfo", "nbdcopy");
+    let dir = directory();
+    let text = r#"
+        cat > ask << 'END'
+            for uri in "$@"; do
+                echo "$uri"
+                nbdinfo --size "$uri"; diskpipe info --size "$uri"
+                nbdcopy "$uri" theirs; diskpipe copy "$uri" ours; cmp theirs ours
+            done
+END
+        diskpipe serve -U sock pattern 64K --run '
+            sh ask "nbd+unix:///?socket=sock" "nbd+unix://?socket=sock" "nbd+unix:///an%20export?socket=$PWD/sock" \
+                "nbd+unix:///?socket=%73ock"'
+        diskpipe serve -i 127.0.0.1 -p 0 pattern 64K --run '
+            sh ask "nbd://127.0.0.1:$port" "nbd://127.0.0.1:$port/" "nbd://localhost:$port/name" "nbd://user@127.0.0.1:$port/a/b"'
+        if [ -e /proc/net/if_inet6 ]; then
+            diskpipe serve -i ::1 -p 0 pattern 64K --run 'sh ask "nbd://[::1]:$port" "nbd://[::1]:$port/x"'
+        fi"#;
+    let run = Run::new("bash").args(["-c", &format!("set -e\n{text}")]).in_directory(dir.path());
+    let said = run.end().good();
+    assert_eq!(said.stderr, "", "what was copied is the same");
+    let said = said.text();
+    let sizes = said.lines().filter(|line| *line == "65536").count();
+    assert!(sizes >= 16 && sizes * 3 == said.lines().count() * 2, "{said}");
+}
