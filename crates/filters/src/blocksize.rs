@@ -1,13 +1,15 @@
 //! `blocksize`: clients may ask for any bytes, and the disk below sees requests of the sizes that it likes.
 
+mod turns;
+
 use crate::common::unsettled::Unsettled;
-use async_lock::{RwLock, RwLockReadGuardArc, RwLockWriteGuardArc};
 use disk::{
     Backend, Blocks, BufMut, Client, Data, Disk, Errno, Error, Extents, Facts, Filter, Io, Kind, Range,
     Result, Status, WriteFlags, ZeroFlags, shared::Place,
 };
 use params::{ParamError, Params, Size};
 use std::sync::Arc;
+use turns::{Turn, Turns};
 
 /// The largest requests that nbdkit's plugins see.
 const MOST_DATA: u64 = 64 << 20;
@@ -46,15 +48,15 @@ impl Filter for BlockSize {
                 _ => {}
             }
         }
-        Ok(Cutting { params: self, changing: Arc::default(), unsettled: Arc::default(), next })
+        Ok(Cutting { params: self, turns: Arc::default(), unsettled: Arc::default(), next })
     }
 }
 
 struct Cutting {
     params: BlockSize,
-    /// Held alone while part of a block is read, changed and written back, and by many otherwise: whoever writes to
-    /// the same block meanwhile, on whatever connection, would lose.
-    changing: Arc<RwLock<()>>,
+    /// Whoever writes to a block of which another reads, changes and writes back a part, on whatever connection, would
+    /// lose.
+    turns: Arc<Turns>,
     /// Blocks that were written back for the sake of a part, and nobody waits for them: what lies beside that part must
     /// not be changed before they are done.
     unsettled: Arc<Unsettled>,
@@ -84,8 +86,8 @@ impl Cutting {
             // Their borders may lie within our blocks, and nothing sensible can be said of a part.
             facts.contexts = Arc::new([]);
         }
-        let (changing, unsettled) = (self.changing.clone(), self.unsettled.clone());
-        Ok(Cut { facts, min, data, len, changing, unsettled, next })
+        let (turns, unsettled) = (self.turns.clone(), self.unsettled.clone());
+        Ok(Cut { facts, min, data, len, turns, unsettled, next })
     }
 }
 
@@ -105,23 +107,12 @@ struct Cut {
     /// The longest reads and writes, and the longest other requests: multiples of `min`.
     data: u64,
     len: u64,
-    changing: Arc<RwLock<()>>,
+    turns: Arc<Turns>,
     unsettled: Arc<Unsettled>,
     next: Arc<dyn Disk>,
 }
 
-/// Held during a change, where parts of blocks are changed at all.
-enum Turn {
-    Free,
-    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuardArc<()>),
-    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuardArc<()>),
-}
-
 impl Cut {
-    fn is_whole(&self, r: Range) -> bool {
-        (r.start | r.len).is_multiple_of(self.min)
-    }
-
     /// The whole blocks that a range touches.
     fn around(&self, r: Range) -> Range {
         let start = r.start & !(self.min - 1);
@@ -134,13 +125,17 @@ impl Cut {
         (start < end).then(|| Range::new(start, end - start))
     }
 
-    /// The turn of a change of whole blocks, or of parts.
-    async fn turn(&self, whole: bool) -> Turn {
-        let turn = match whole {
-            _ if self.min == 1 => return Turn::Free,
-            true => Turn::Shared(self.changing.read_arc().await),
-            false => Turn::Alone(self.changing.write_arc().await),
-        };
+    /// The turn of a change, in which the whole blocks of a range are written, and parts of others.
+    async fn turn(&self, r: Range) -> Turn<'_> {
+        if self.min == 1 {
+            return Turn::default();
+        }
+        let around = self.around(r);
+        let blocks = around.start / self.min..around.end() / self.min;
+        // A block that is not written whole is the first or the last one.
+        let (head, tail) = (around.start < r.start, r.end() < around.end());
+        let single = around.len == self.min && (head || tail);
+        let turn = self.turns.of(blocks, (head || single, tail || single)).await;
         self.unsettled.settle().await;
         turn
     }
@@ -227,7 +222,7 @@ impl Disk for Cut {
             return Error::new(Errno::PERM, "the disk below cannot be written").into();
         }
         Io::later(async move {
-            let _turn = self.turn(self.is_whole(r)).await;
+            let _turn = self.turn(r).await;
             for edge in self.edges(r) {
                 self.change_part(edge.start, &data.slice(edge.start - at, edge.len), flags).await?;
             }
@@ -246,7 +241,7 @@ impl Disk for Cut {
             return Error::new(Errno::NOTSUP, "the disk below cannot zero").into();
         }
         Io::later(async move {
-            let _turn = self.turn(self.is_whole(r)).await;
+            let _turn = self.turn(r).await;
             // First, so that fast zeroing fails before anything is changed.
             for part in self.within(r).into_iter().flat_map(|whole| pieces(whole, self.len)) {
                 self.next.zero(part, flags).await?;
@@ -267,8 +262,9 @@ impl Disk for Cut {
             return Error::new(Errno::NOTSUP, "the disk below cannot trim").into();
         }
         Io::later(async move {
-            let _turn = self.turn(true).await;
-            for part in self.within(r).into_iter().flat_map(|whole| pieces(whole, self.len)) {
+            let Some(whole) = self.within(r) else { return Ok(()) };
+            let _turn = self.turn(whole).await;
+            for part in pieces(whole, self.len) {
                 self.next.trim(part, flags).await?;
             }
             Ok(())

@@ -2,7 +2,7 @@
 
 pub(crate) mod file;
 
-use crate::common::wrap::each;
+use crate::common::{per_thread::PerThread, wrap::each};
 use disk::{
     Around, Backend, Client, Disk, Error, Facts, Filter, Io, Range, Result,
     shapes::{Op, OpKind, around::EveryRequest},
@@ -13,7 +13,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// Write down in which order a disk is read.
@@ -28,7 +31,7 @@ impl Filter for Trace {
     const MANUAL: &'static str = include_str!("trace.md");
 
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
-        let notes = Arc::new(Notes { path: self.trace_file, state: Mutex::default() });
+        let notes = Arc::new(Notes::new(self.trace_file));
         let own = notes.clone();
         let next = each(next, move |disk, _: &Client<'_>| {
             Ok(if own.is_of(disk.facts())? {
@@ -65,10 +68,27 @@ impl<B: Backend> Backend for Recording<B> {
     }
 }
 
+/// So many notes of a thread are put among those of the others at once.
+const AT_ONCE: usize = 64;
+/// So many wait at most, for another thread that is doing that.
+const MOST_WAITING: usize = 4096;
+
 /// What is written down, of all connections together.
 struct Notes {
     path: PathBuf,
+    /// What threads have noted, and is not in order yet: so they seldom need the lock of all.
+    recent: PerThread<Mutex<Vec<Note>>>,
+    /// The number of the next note.
+    next: AtomicU64,
+    /// Nothing is written down any more.
+    over: AtomicBool,
     state: Mutex<State>,
+}
+
+struct Note {
+    number: u64,
+    range: Range,
+    read: bool,
 }
 
 #[derive(Default)]
@@ -81,9 +101,18 @@ struct State {
     seen: Seen,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Notes {
+    fn new(path: PathBuf) -> Notes {
+        let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        Notes { path, recent: PerThread::new(), next, over, state: Mutex::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn error(&self, e: Error) -> Error {
@@ -113,32 +142,65 @@ impl Notes {
 
     /// Notes that a part is read, or need not be read any more.
     fn note(&self, range: Range, read: bool) {
-        let mut state = self.state();
-        let State { writer: Some(writer), of: Some((size, _)), seen, .. } = &mut *state else { return };
+        if self.over.load(Relaxed) {
+            return;
+        }
+        let note = Note { number: self.next.fetch_add(1, Relaxed), range, read };
+        let waiting = self.recent.with(|recent| {
+            let mut recent = locked(recent);
+            recent.push(note);
+            recent.len()
+        });
+        if waiting >= MOST_WAITING {
+            self.collect(&mut self.state());
+        } else if waiting >= AT_ONCE
+            && let Ok(mut state) = self.state.try_lock()
+        {
+            self.collect(&mut state);
+        }
+    }
+
+    /// Writes down what all threads have noted.
+    fn collect(&self, state: &mut State) {
+        let taken = |recent: &Mutex<Vec<Note>>| std::mem::take(&mut *locked(recent));
+        let mut notes: Vec<Note> = self.recent.look(|all| all.flat_map(taken).collect());
+        notes.sort_unstable_by_key(|note| note.number);
+        for note in notes {
+            self.write_down(state, note);
+        }
+    }
+
+    fn write_down(&self, state: &mut State, Note { range, read, .. }: Note) {
+        let State { writer: Some(writer), of: Some((size, _)), seen, .. } = state else { return };
         let start = range.start - range.start % UNIT;
         let end = range.end().next_multiple_of(UNIT).min(*size);
         for new in seen.add(Range::new(start, end - start)) {
             let outcome = if read { writer.add(new) } else { Ok(seen.0.len() < file::MOST_PARTS) };
-            if outcome.goes_on(self) {
-                continue;
+            if !outcome.goes_on(self) {
+                return self.stop(state);
             }
-            state.writer = None;
-            return;
         }
     }
 
+    /// Writes what was noted to the file.
     fn flush(&self) {
         let mut state = self.state();
+        self.collect(&mut state);
         if let Some(writer) = &mut state.writer
             && !writer.flush().map(|()| true).goes_on(self)
         {
-            state.writer = None;
+            self.stop(&mut state);
         }
+    }
+
+    fn stop(&self, state: &mut State) {
+        (state.writer, state.seen) = (None, Seen::default());
+        self.over.store(true, Relaxed);
     }
 
     fn end(&self) {
         self.flush();
-        self.state().writer = None;
+        self.stop(&mut self.state());
     }
 }
 
@@ -266,6 +328,37 @@ mod tests {
         assert_eq!((told().size, told().parts), ((1 << 20) + 100, parts.to_vec()));
         layer.finish();
         assert_eq!(told().cut, None);
+    }
+
+    #[test]
+    fn clients_at_once_are_written_down_whole() {
+        const PARTS: u64 = 1000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace");
+        let memory = Memory::new(vec![0; 4 << 20]);
+        let layer = layer::<Trace>(&[&format!("trace-file={}", path.display())], &memory).unwrap();
+        layer.get_ready().unwrap();
+        std::thread::scope(|scope| {
+            for client in 0..4 {
+                let layer = &layer;
+                scope.spawn(move || {
+                    let disk = open(layer);
+                    // In order, every fourth unit, and all of them twice.
+                    for n in (0..PARTS / 4).chain(0..PARTS / 4) {
+                        disk.read(Range::new((4 * n + client) * UNIT, 10)).wait().unwrap();
+                    }
+                    disk.close().wait().unwrap();
+                });
+            }
+        });
+        layer.finish();
+        let told = file::read(&std::fs::read(&path).unwrap()).unwrap();
+        let units: Vec<u64> =
+            told.parts.iter().flat_map(|part| part.start / UNIT..part.end() / UNIT).collect();
+        for client in 0..4 {
+            let own: Vec<u64> = units.iter().copied().filter(|unit| unit % 4 == client).collect();
+            assert_eq!(own, (0..PARTS / 4).map(|n| 4 * n + client).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -63,6 +63,8 @@ impl fmt::Display for Moment {
 pub(super) struct Lab {
     memory: u64,
     rules: Rules,
+    /// Locked by every request of every client: that gives their writes the one order which is what this filter is
+    /// about. It is held while something is noted or looked up, never while the disk below works.
     history: Mutex<History>,
     /// Held for writing while the disk below changes, for reading while a state is read or put together.
     pub(super) settling: RwLock<()>,

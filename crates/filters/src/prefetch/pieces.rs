@@ -4,7 +4,10 @@ use disk::{Blocks, Data, Range, Result};
 use std::{
     collections::BTreeSet,
     future::poll_fn,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Poll, Waker},
 };
 
@@ -14,11 +17,13 @@ pub(super) const LONGEST: u64 = 1 << 20;
 /// longer doing what was done then.
 const ASTRAY: u32 = 2000;
 
-/// The pieces of one export.
+/// The pieces of one export. While the trace is read ahead, each request takes a lock for a moment; then none does.
 pub(super) struct Pieces {
     state: Mutex<State>,
     /// There is room, or it is over.
     changed: Condvar,
+    /// Nothing is here, on its way, or wanted any more: then requests need not look, and take no lock.
+    quiet: AtomicBool,
     window: u64,
 }
 
@@ -93,11 +98,18 @@ impl Pieces {
             hits: 0,
             misses: 0,
         };
-        Pieces { state: Mutex::new(state), changed: Condvar::new(), window }
+        Pieces { state: Mutex::new(state), changed: Condvar::new(), quiet: AtomicBool::new(false), window }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called when something may have been the last.
+    fn quieten(&self, state: &State) {
+        if state.held == 0 && (state.over || state.next >= state.all.len()) {
+            self.quiet.store(true, SeqCst);
+        }
     }
 
     /// The next piece to read, if there is one and room for it.
@@ -152,6 +164,7 @@ impl Pieces {
             // It was written to meanwhile.
             _ => {
                 state.held -= len;
+                self.quieten(&state);
                 return;
             }
         };
@@ -166,12 +179,16 @@ impl Pieces {
                 state.held -= len;
             }
         }
+        self.quieten(&state);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
     }
 
     /// What a client gets that reads a range.
     pub(super) fn read(&self, r: Range) -> Answer<'_> {
+        if self.quiet.load(SeqCst) {
+            return Answer::Absent;
+        }
         let mut state = self.state();
         match state.look(r) {
             Look::Here => Answer::Here(self.take(&mut state, r)),
@@ -224,6 +241,7 @@ impl Pieces {
         }
         state.hits += 1;
         state.astray = 0;
+        self.quieten(state);
         self.changed.notify_one();
         if parts.len() == 1 { parts.remove(0) } else { Data::join(parts) }
     }
@@ -246,10 +264,14 @@ impl Pieces {
             tracing::debug!(target: "diskpipe", "prefetch: given up, for other things are read than the trace says");
             self.end_of(state);
         }
+        self.quieten(state);
     }
 
     /// A client writes to a range: what was read, or is being read, is of no use.
     pub(super) fn forget(&self, r: Range) {
+        if self.quiet.load(SeqCst) {
+            return;
+        }
         let mut state = self.state();
         let mut waiting = Vec::new();
         for number in state.over_range(r) {
@@ -264,6 +286,7 @@ impl Pieces {
                 Life::Past => {}
             }
         }
+        self.quieten(&state);
         drop(state);
         self.changed.notify_one();
         waiting.into_iter().for_each(Waker::wake);
@@ -279,6 +302,7 @@ impl Pieces {
         for number in std::mem::take(&mut state.here) {
             state.discard(number);
         }
+        self.quieten(state);
         self.changed.notify_one();
     }
 

@@ -3,63 +3,76 @@
 use params::{Size, Value};
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
 /// How often a file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What would never pass passes in a year.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A limit of bits per second, with some seconds of it in reserve.
+/// A limit of bits per second, with some seconds of it in reserve. Connections share it without a lock.
 pub(super) struct Bucket {
     file: Option<PathBuf>,
     burst: Duration,
-    state: Option<Mutex<State>>,
+    made: Instant,
+    /// Bits per second; 0: no limit.
+    rate: AtomicU64,
+    /// All that was let through takes until then, at this rate: in nanoseconds, from one burst before it was made.
+    busy_until: AtomicU64,
+    /// When the file is to be looked at again, in nanoseconds since it was made.
+    next_look: AtomicU64,
 }
 
-struct State {
-    /// Bits per second; `None`: no limit.
-    rate: Option<u64>,
-    /// All that was let through takes until then, at this rate.
-    busy_until: Instant,
-    looked: Option<Instant>,
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Bucket {
     /// `file`, where it exists and holds a rate, goes before `rate`.
     pub(super) fn new(rate: Option<u64>, file: Option<PathBuf>, burst: Duration) -> Bucket {
-        let now = Instant::now();
         // A new bucket is full.
-        let state = State { rate, busy_until: now.checked_sub(burst).unwrap_or(now), looked: None };
-        Bucket { state: (rate.is_some() || file.is_some()).then(|| Mutex::new(state)), file, burst }
+        let (busy_until, next_look) = (AtomicU64::new(0), AtomicU64::new(0));
+        let rate = AtomicU64::new(rate.unwrap_or(0));
+        Bucket { file, burst, made: Instant::now(), rate, busy_until, next_look }
     }
 
     /// Takes room for so many bytes. They may pass at the returned time (which may be past); `None`: there is no limit.
     pub(super) fn take(&self, bytes: u64, now: Instant) -> Option<Instant> {
-        let mut state = self.state.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        self.look(&mut state, now);
-        let rate = state.rate?;
-        // What was not used in time is lost, but for the burst.
-        let start = state.busy_until.max(now.checked_sub(self.burst).unwrap_or(now));
+        // In the count of `busy_until`, this is one burst ago.
+        let since = now.saturating_duration_since(self.made);
+        self.look(nanos(since));
+        let rate = self.rate.load(SeqCst);
+        if rate == 0 {
+            return None;
+        }
         let takes = Duration::try_from_secs_f64(bytes as f64 * 8.0 / rate as f64).unwrap_or(Duration::MAX);
-        // What would never pass passes in a year.
-        let takes = takes.min(Duration::from_secs(365 * 24 * 3600));
-        state.busy_until = start + takes;
-        Some(state.busy_until)
+        let takes = nanos(takes.min(LONGEST));
+        // What was not used in time is lost, but for the burst.
+        let after = |busy_until: u64| busy_until.max(nanos(since)).saturating_add(takes);
+        let before = self.busy_until.fetch_update(SeqCst, SeqCst, |busy_until| Some(after(busy_until)));
+        let until = Duration::from_nanos(after(before.unwrap_or_else(|same| same)));
+        let passes = match until.checked_sub(self.burst) {
+            Some(until) => self.made.checked_add(until),
+            None => Some(now),
+        };
+        Some(passes.unwrap_or(now + LONGEST))
     }
 
     /// Reads the rate from the file, from time to time. What cannot be read leaves the rate as it is.
-    fn look(&self, state: &mut State, now: Instant) {
+    fn look(&self, now: u64) {
         let Some(file) = &self.file else { return };
-        if state.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+        let due = self.next_look.load(SeqCst);
+        let next = now.saturating_add(nanos(LOOK_EVERY));
+        if now < due || self.next_look.compare_exchange(due, next, SeqCst, SeqCst).is_err() {
             return;
         }
-        state.looked = Some(now);
         let text = std::fs::read_to_string(file).unwrap_or_default();
         if let Ok(rate) = Size::from_text(text.trim())
             && rate.bytes() > 0
         {
-            state.rate = Some(rate.bytes());
+            self.rate.store(rate.bytes(), SeqCst);
         }
     }
 }
