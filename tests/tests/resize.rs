@@ -61,6 +61,40 @@ fn the_size_of_a_file_changes_with_it() {
     assert_eq!(fs::metadata(&image).unwrap().len(), 512);
 }
 
+#[test]
+fn a_copy_makes_a_disk_larger_that_is_too_small_for_it() {
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    let content: Vec<u8> = (0..1_000_001_u32).map(|byte| (byte * 7 + (byte >> 10)) as u8).collect();
+    fs::write(at("source"), &content).unwrap();
+    let copy = |options: &str, to: &[&str]| {
+        let copy = Run::diskpipe().arg("copy").words(options).arg(at("source")).args(to);
+        copy.in_directory(dir.path()).end()
+    };
+    let server = Server::ours("--resize memory 1K max-size=2M");
+    for options in ["--verify", "--retry --checkpoint=noted"] {
+        copy(options, &[&server.uri()]).good();
+        Run::diskpipe().arg("copy").arg(server.uri()).arg(at("back")).end().good();
+        assert!(fs::read(at("back")).unwrap() == content, "{options}");
+    }
+    fs::write(at("grown"), "abc").unwrap();
+    let command = "[ diskpipe serve --resize file grown resizable=true ]";
+    copy("", &command.split(' ').collect::<Vec<_>>()).good();
+    assert!(fs::read(at("grown")).unwrap() == content);
+
+    let small = Server::ours("--resize memory 1K max-size=900K");
+    let refused = copy("", &[&small.uri()]).code(1).stderr;
+    assert!(refused.contains("making the destination larger, to 1000001 bytes: "), "{refused}");
+    let fixed = Server::ours("memory 1K");
+    let refused = copy("", &[&fixed.uri()]).code(1).stderr;
+    assert!(refused.contains("smaller than the source"), "{refused}");
+    // What is brought up to date is no copy of the source if it has another size.
+    copy("--manifest=then", &["null:"]).good();
+    let refused =
+        copy("--changed-since=then", &[&Server::ours("--resize memory 1K max-size=2M").uri()]).code(1);
+    assert!(refused.stderr.contains("no copy of the source"), "{}", refused.stderr);
+}
+
 /// A server of ours in front of another one of ours.
 fn in_front(of: &Server, arguments: &str) -> Server {
     Server::ours(&format!("{arguments} {}", of.uri()))

@@ -75,14 +75,17 @@ impl Endpoint {
         })
     }
 
-    /// Opens the destination. A regular file is emptied, unless it is to be kept.
+    /// Opens the destination. A regular file is emptied, and a disk that is too small made larger where its server offers
+    /// that, unless it is to be kept.
     ///
     /// # Errors
     /// It cannot be opened for writing, or is the source itself.
     pub(crate) fn destination(word: &Word, source: &Endpoint, how: &Opening) -> Result<Endpoint> {
+        // What is kept is a copy already, of a source that was as large.
+        let room = source.disk().filter(|_| !how.keep).map_or(0, |disk| disk.facts().size);
         Ok(match word {
             Word::Command(command) => {
-                Endpoint::Nbd(Nbd::command(command, &[]).map_err(|e| of_command(word, e))?)
+                Endpoint::Nbd(Nbd::command_with_room(command, room).map_err(|e| of_command(word, e))?)
             }
             Word::Plain(text) if text == "null:" => Endpoint::Null(Arc::new(Null::new())),
             Word::Plain(text) if text == "-" => {
@@ -91,7 +94,7 @@ impl Endpoint {
                 LocalFile::destination_from(stdout).context("standard output")?.into()
             }
             Word::Plain(text) if is_uri(text) => {
-                Endpoint::Nbd(Nbd::uri(&text.to_string_lossy(), &[], how.patience.as_ref())?)
+                Endpoint::Nbd(Nbd::uri_with_room(&text.to_string_lossy(), how.patience.as_ref(), room)?)
             }
             Word::Plain(text) => {
                 let path = Path::new(text);

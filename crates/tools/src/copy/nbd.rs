@@ -66,7 +66,15 @@ impl Nbd {
     /// # Errors
     /// It is no URI, nobody answers, or the server refuses the export.
     pub(crate) fn uri(uri: &str, contexts: &[String], patience: Option<&Patience>) -> Result<Nbd> {
-        Nbd::open(Connector::uri(uri)?, true, contexts, patience)
+        Nbd::open(Connector::uri(uri)?, true, contexts, patience, 0)
+    }
+
+    /// The server that a URI names, whose disk is made larger where it is too small and the server offers that.
+    ///
+    /// # Errors
+    /// As [`Nbd::uri`]; or it cannot be made so large.
+    pub(crate) fn uri_with_room(uri: &str, patience: Option<&Patience>, room: u64) -> Result<Nbd> {
+        Nbd::open(Connector::uri(uri)?, true, &[], patience, room)
     }
 
     /// A server that is started now, by socket activation, and ends with the copy.
@@ -74,7 +82,15 @@ impl Nbd {
     /// # Errors
     /// It does not start, or is no server.
     pub(crate) fn command(command: &[String], contexts: &[String]) -> Result<Nbd> {
-        Nbd::open(Connector::command(command)?, false, contexts, None)
+        Nbd::open(Connector::command(command)?, false, contexts, None, 0)
+    }
+
+    /// As [`Nbd::command`], with room as in [`Nbd::uri_with_room`].
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn command_with_room(command: &[String], room: u64) -> Result<Nbd> {
+        Nbd::open(Connector::command(command)?, false, &[], None, room)
     }
 
     fn open(
@@ -82,9 +98,15 @@ impl Nbd {
         may_reconnect: bool,
         contexts: &[String],
         patience: Option<&Patience>,
+        room: u64,
     ) -> Result<Nbd> {
         connector.options.contexts.extend_from_slice(contexts);
-        let disk = open(&connector, patience)?;
+        let mut disk = open(&connector, patience)?;
+        if disk.facts().size < room && disk.offers_resize() {
+            let grown = reactor::block_on(disk.resize(room));
+            disk.facts_mut().size =
+                grown.map_err(|e| e.context(format!("making the destination larger, to {room} bytes")))?;
+        }
         let patience = patience.cloned();
         let first = link(&connector, disk, patience.as_ref());
         Ok(Nbd { connector, first, may_reconnect, patience })
