@@ -466,7 +466,7 @@ fn only_what_a_bitmap_names_is_copied() {
         done
         qemu-img convert -f qcow2 -O raw disk.qcow2 now
         cmp now backup
-        ! cmp -s now other
+        if cmp -s now other; then echo same; fi
         diskpipe copy --incremental=tuesday [ qemu-nbd -r -f qcow2 -B monday disk.qcow2 ] backup || echo none
         truncate -s 1M short
         diskpipe copy --incremental=monday [ qemu-nbd -r -f qcow2 -B monday disk.qcow2 ] short || echo short"#;
