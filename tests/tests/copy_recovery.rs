@@ -97,7 +97,9 @@ fn copy_through_kills(random: &mut Random, dir: &Path, from: &str, to: &str) -> 
             .args([from, to])
             .in_directory(dir)
             .start();
-        if let Some(status) = copy.wait(Duration::from_millis(20 + random.below(130))) {
+        // Where a processor is shared by many it may take longer than that until anything is copied and noted.
+        let longer = 1 + kills / 10;
+        if let Some(status) = copy.wait(Duration::from_millis((20 + random.below(130)) * longer)) {
             assert!(status.success(), "{from} to {to}: {status}");
             return kills;
         }
