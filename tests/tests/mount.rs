@@ -342,6 +342,33 @@ assert all(f.read(512) == bytes([FILL]) * 512 for _ in range(100))";
 }
 
 #[test]
+fn a_server_far_away_is_read_rightly_by_several_who_read_in_a_row() {
+    mounts!();
+    let server = Server::ours("--filter=delay pattern 24M rdelay=3ms");
+    let mounted = Mounted::ours("file", "", &[server.uri().as_str()]);
+    let file = mounted.open();
+    std::thread::scope(|scope| {
+        for (start, length) in [(0, 4096), (1 << 20, 128 << 10), (5_000_000, 100_000), (3 << 20, 1 << 20)] {
+            let file = &file;
+            scope.spawn(move || {
+                let mut read = vec![0; length];
+                for n in 0..(4 << 20) / length as u64 {
+                    let at = start + n * length as u64;
+                    file.read_exact_at(&mut read, at).unwrap();
+                    // Each eight bytes are their own offset.
+                    let first = at.next_multiple_of(8);
+                    for (at, bytes) in (first..).step_by(8).zip(read[(first - at) as usize..].chunks_exact(8))
+                    {
+                        assert_eq!(bytes, at.to_be_bytes());
+                    }
+                }
+            });
+        }
+    });
+    mounted.unmount();
+}
+
+#[test]
 fn many_threads_read_and_write_at_once() {
     mounts!("python3");
     for options in ["-C 4", "-C 1", "-s", "-o kernel_cache"] {

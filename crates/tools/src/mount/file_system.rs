@@ -4,7 +4,7 @@
 //! for the others), and answers the kernel: no request changes hands.
 
 use super::{
-    ahead::Ahead,
+    ahead::{Ahead, GOOD},
     protocol::{Attributes, Body, Request, What},
 };
 use client::blocking::Client;
@@ -67,7 +67,7 @@ type Answer<T> = Result<T, Errno>;
 impl FileSystem {
     pub(crate) fn new(disk: Client, settings: Settings) -> FileSystem {
         let block = u64::from(disk.facts().blocks.minimum);
-        let (since, ahead, parts) = (SystemTime::now(), Ahead::default(), Mutex::new(()));
+        let (since, ahead, parts) = (SystemTime::now(), Ahead::new(GOOD), Mutex::new(()));
         FileSystem { disk, settings, ahead, since, block, parts }
     }
 
@@ -118,12 +118,24 @@ impl FileSystem {
         if range.is_empty() {
             return Ok(Data::zeroes(0));
         }
-        let fetch = |range: Range| {
-            let blocks = self.blocks(range);
-            let data = self.disk.read_data(blocks.start, blocks.len).map_err(errno)?;
-            Ok(if blocks == range { data } else { data.slice(range.start - blocks.start, range.len) })
-        };
+        let fetch = |range| self.fetch(range);
         if ahead { self.ahead.read(range, self.disk.size(), fetch) } else { fetch(range) }
+    }
+
+    fn fetch(&self, range: Range) -> Answer<Data> {
+        let blocks = self.blocks(range);
+        let data = self.disk.read_data(blocks.start, blocks.len).map_err(errno)?;
+        Ok(if blocks == range { data } else { data.slice(range.start - blocks.start, range.len) })
+    }
+
+    /// Reads ahead for those who read in a row, until [`FileSystem::end`].
+    pub(crate) fn read_ahead(&self) {
+        self.ahead.fetch(|range| self.fetch(range));
+    }
+
+    /// Nothing is asked any more.
+    pub(crate) fn end(&self) {
+        self.ahead.end();
     }
 
     fn write(&self, offset: u64, data: &Data) -> Answer<u32> {

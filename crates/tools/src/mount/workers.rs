@@ -27,6 +27,9 @@ const IDLE: usize = 2;
 /// ... and after so many requests in a row it ends: a burst may be followed by another.
 const A_WHILE: u32 = 64;
 
+/// So many threads read ahead.
+const AHEAD: usize = 2;
+
 /// The threads of one mount.
 pub(crate) struct Workers<'a> {
     kernel: BorrowedFd<'a>,
@@ -64,7 +67,16 @@ impl<'a> Workers<'a> {
     /// # Errors
     /// The kernel's side is broken.
     pub(crate) fn run(&self) -> io::Result<()> {
-        thread::scope(|scope| self.work(scope));
+        thread::scope(|scope| {
+            let ahead = if self.most > 1 { AHEAD } else { 0 };
+            for _ in 0..ahead {
+                let fetcher = thread::Builder::new().name("ahead".into());
+                // Without them, who reads waits for more.
+                let _ = fetcher.spawn_scoped(scope, || self.file_system.read_ahead());
+            }
+            thread::scope(|scope| self.work(scope));
+            self.file_system.end();
+        });
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
