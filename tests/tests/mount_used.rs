@@ -22,6 +22,36 @@ fn a_qcow2_image_is_partitioned_as_a_file() {
 }
 
 #[test]
+fn programs_that_truncate_what_they_fill_fill_the_disk() {
+    mounts!("cp", "dd", "sh");
+    let directory = directory();
+    let image = directory.path().join("image");
+    fs::write(&image, [7; 100_000]).unwrap();
+    let resizable = Server::ours("--resize memory 1M max-size=16M");
+    for server in [MEMORY, &[resizable.uri().as_str()][..]] {
+        for options in ["", "-o kernel_cache"] {
+            let mounted = Mounted::ours("dir", &["-C 1", options].join(" "), server);
+            let file = mounted.file();
+            let size = fs::metadata(&file).unwrap().len();
+            let fills = |program: Run| {
+                mounted.open().write_all_at(&[1; 200_000], 0).unwrap();
+                program.end().good();
+                assert_eq!(fs::metadata(&file).unwrap().len(), size, "{server:?} {options}");
+                let read = fs::read(&file).unwrap();
+                assert_eq!(read.len() as u64, size);
+                assert!(read[..100_000].iter().all(|byte| *byte == 7));
+                assert!(read[100_000..200_000].iter().all(|byte| *byte == 1), "what follows stays");
+            };
+            fills(Run::new("cp").arg(&image).arg(&file));
+            fills(Run::sh(r#"cat "$0" > "$1""#).arg(&image).arg(&file));
+            let [from, to] = [&image, &file].map(|path| path.display());
+            fills(Run::new("dd").args([format!("if={from}"), format!("of={to}"), "status=none".into()]));
+            mounted.unmount();
+        }
+    }
+}
+
+#[test]
 fn a_file_system_is_made_and_checked_in_it() {
     mounts!("mke2fs", "e2fsck");
     let server = Server::ours("memory 64M");

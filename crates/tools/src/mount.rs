@@ -150,7 +150,11 @@ impl fuser::Filesystem for Handshake {
         let _ = config.set_max_write(LONGEST); // within what it takes
         let _ = config.set_max_background(BACKGROUND);
         // What this kernel does not know is not asked for.
-        for wish in [InitFlags::FUSE_ASYNC_DIO, InitFlags::FUSE_PARALLEL_DIROPS] {
+        // `O_TRUNC` comes to nothing, as on a block device, so that `cp` and the shell's `>` can fill the disk: unless it is
+        // left to us, the kernel asks for the size zero before it opens the file.
+        let wishes =
+            [InitFlags::FUSE_ASYNC_DIO, InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_ATOMIC_O_TRUNC];
+        for wish in wishes {
             let _ = config.add_capabilities(wish);
         }
         let can_map = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
