@@ -365,6 +365,7 @@ fn a_server_far_away_is_read_rightly_by_several_who_read_in_a_row() {
             });
         }
     });
+    drop(file);
     mounted.unmount();
 }
 

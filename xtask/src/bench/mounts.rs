@@ -86,8 +86,8 @@ pub(super) fn compare(options: &Options) -> Result<()> {
 }
 
 impl Use {
-    /// Requests in a second. The file is opened anew, also when it was read to its end, so that no tool's figure is that of
-    /// the kernel's cache.
+    /// Requests in a second. The file is opened anew, also when each of its blocks had its turn, so that no tool's figure is
+    /// that of the kernel's cache.
     fn measure(&self, path: &Path, time: Duration) -> Result<f64> {
         let flags = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
         let flags = flags.bits().cast_signed();
@@ -95,15 +95,13 @@ impl Use {
         let mut file = open()?;
         let blocks = file.metadata()?.len() / self.block as u64;
         let mut buffer = BufMut::zeroed(self.block);
-        let (start, mut done, mut random) = (Instant::now(), 0u64, 0x9E37_79B9_7F4A_7C15u64);
+        let (start, mut done) = (Instant::now(), 0u64);
+        let mut order = Shuffled::new(blocks);
         while start.elapsed() < time {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            if self.in_order && done > 0 && done.is_multiple_of(blocks) {
+            if done > 0 && done.is_multiple_of(blocks) {
                 file = open()?;
             }
-            let at = (if self.in_order { done } else { random }) % blocks * self.block as u64;
+            let at = if self.in_order { done % blocks } else { order.next() } * self.block as u64;
             match self.write {
                 true => file.write_all_at(&buffer, at)?,
                 false => file.read_exact_at(&mut buffer, at)?,
@@ -111,6 +109,34 @@ impl Use {
             done += 1;
         }
         Ok(done as f64 / start.elapsed().as_secs_f64())
+    }
+}
+
+/// The numbers of blocks here and there, each once before any comes again: fio's order (its `norandommap` aside). Were some
+/// drawn twice, the second time would measure the kernel's cache in those tools that use it.
+struct Shuffled {
+    blocks: u64,
+    /// The next power of two that is not below `blocks`, less one.
+    mask: u64,
+    state: u64,
+}
+
+impl Shuffled {
+    fn new(blocks: u64) -> Shuffled {
+        Shuffled { blocks, mask: blocks.next_power_of_two() - 1, state: 1 }
+    }
+
+    fn next(&mut self) -> u64 {
+        loop {
+            // Each step is a bijection of the numbers up to the mask: a generator of full period, then its high bits mixed
+            // into the low ones.
+            self.state = self.state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            let low = self.state & self.mask;
+            let mixed = low ^ low >> (self.mask.count_ones() / 2).max(1);
+            if mixed < self.blocks {
+                return mixed;
+            }
+        }
     }
 }
 
@@ -149,5 +175,22 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(&self.file).status();
         let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_block_has_its_turn_before_any_comes_again() {
+        for blocks in [1, 2, 3, 1000, 65536] {
+            let mut order = Shuffled::new(blocks);
+            for _ in 0..3 {
+                let mut seen: Vec<_> = (0..blocks).map(|_| order.next()).collect();
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..blocks), "{blocks}");
+            }
+        }
     }
 }
