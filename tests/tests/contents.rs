@@ -1,7 +1,7 @@
 //! What is on a disk: shown by `dump`, taken away by `discard` and `zero`.
 
 use e2e::{Run, Server, directory, needs};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::{fs, path::Path};
 
 /// The same command under our name and the peer's.
@@ -190,6 +190,61 @@ fn differences_are_listed_counted_and_drawn() {
     assert!(fs::read_to_string(file("x.svg")).unwrap().contains("#d1495b"));
     diff("", "a", "nosuch").code(2);
     diff("--block-size=1000", "a", "b").code(2);
+}
+
+#[test]
+fn what_cannot_be_read_does_not_end_a_comparison() {
+    needs!("nbdkit");
+    let directory = directory();
+    let script = directory.path().join("script");
+    // Bytes x, and a bad place of one block at 2 MiB.
+    let bad = r#"#!/bin/sh
+        case "$1" in
+        get_size) echo 4M ;;
+        pread)
+            if [ $4 -lt 2101248 ] && [ $(($4 + $3)) -gt 2097152 ]; then echo EIO bad >&2; exit 1; fi
+            head -c $3 /dev/zero | tr '\0' x ;;
+        *) exit 2 ;;
+        esac"#;
+    fs::write(&script, bad).unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let server = Server::nbdkit(&format!("-r sh {}", script.display()));
+    let same = directory.path().join("same");
+    fs::write(&same, vec![b'x'; 4 << 20]).unwrap();
+    let diff = |words: &str| Run::diskpipe().words("diff").words(words).arg(server.uri()).arg(&same).end();
+    let list = diff("").code(2);
+    assert_eq!(list.text(), "   2097152        4096  unreadable\n");
+    assert!(list.stderr.ends_with("reading at 2097152: input/output error\n"), "{}", list.stderr);
+    diff("-q").code(2);
+    let drawn = diff("--picture").code(2).text();
+    assert!(drawn.contains("? unreadable") && !drawn.contains("changed"), "{drawn}");
+    let mut bytes = vec![b'x'; 5 << 20];
+    bytes[4 << 20..].fill(0);
+    bytes[3 << 20] = b'y';
+    fs::write(&same, bytes).unwrap();
+    diff("-q").code(1);
+    let sums: serde_json::Value = serde_json::from_str(&diff("--totals --json").code(2).text()).unwrap();
+    let expected = r#"{ "changed": 4096, "added": 1048576, "removed": 0, "unreadable": 4096 }"#;
+    assert_eq!(sums, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    let list: serde_json::Value = serde_json::from_str(&diff("--json").code(2).text()).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn the_parts_of_a_file_are_those_that_a_server_tells() {
+    needs!("nbdkit", "nbdinfo");
+    let directory = directory();
+    let file = directory.path().join("disk");
+    fs::write(&file, [vec![0; 1 << 20], vec![1; 1 << 20]].concat()).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_len(5 << 20).unwrap();
+    let json = |run: Run| serde_json::from_str::<serde_json::Value>(&run.text()).unwrap();
+    let server = Server::nbdkit(&format!("file {}", file.display()));
+    assert_eq!(
+        json(Run::diskpipe().words("map --json").arg(&file)),
+        json(Run::new("nbdinfo").words("--map --json").arg(server.uri()))
+    );
+    assert_eq!(json(Run::diskpipe().words("map --json [ nbdkit memory 0 ]")), serde_json::json!([]));
+    Run::diskpipe().words("map --json").args([&file, &file]).end().code(1);
 }
 
 #[test]

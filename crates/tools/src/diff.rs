@@ -4,12 +4,12 @@ pub(crate) mod compare;
 
 use crate::{
     command_line::{self, Invocation},
-    picture::Picture,
+    picture::{self, Outcome, Picture},
     walk,
 };
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use compare::{Change, Side, compare};
+use compare::{Change, Joined, Side, compare};
 use disk::Range;
 use std::{
     ffi::OsString,
@@ -32,6 +32,14 @@ struct Options {
     /// Compare in blocks of this size: a range that differs is a multiple of it.
     #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = command_line::size)]
     block_size: u64,
+
+    /// Use colours in the picture, even when the output is no terminal.
+    #[arg(long, alias = "colour", overrides_with = "no_color")]
+    color: bool,
+
+    /// Use no colours.
+    #[arg(long, alias = "no-colour", overrides_with = "color")]
+    no_color: bool,
 
     /// Write JSON.
     #[arg(long, conflicts_with_all = ["picture", "quiet"])]
@@ -78,34 +86,49 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             let why = format!("--block-size={block}: not a power of 2 from 512 to 256K");
             return Ok(invocation.usage(&why));
         }
-        Ok(if run(invocation, &options, block)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let Outcome { same, failure } = run(invocation, &options, block)?;
+        Ok(match failure {
+            // With --quiet one difference says it all.
+            Some(why) if same || !options.quiet => invocation.failed(&why),
+            _ if same => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        })
     })
 }
 
-/// Whether they are the same.
-fn run(invocation: &Invocation, options: &Options, block: u64) -> Result<bool> {
+fn run(invocation: &Invocation, options: &Options, block: u64) -> Result<Outcome> {
     let words = [invocation.word(options.a.clone()), invocation.word(options.b.clone())];
     let (_endpoint_a, a) = walk::open(&words[0])?;
     let (_endpoint_b, b) = walk::open(&words[1])?;
-    let names = words.each_ref().map(ToString::to_string);
+    let names = walk::names(&words);
     let (a, b) = (Side { disk: &*a, name: &names[0] }, Side { disk: &*b, name: &names[1] });
     if options.picture || options.svg.is_some() {
         return draw(options, block, &a, &b);
     }
     let mut out = Lines { out: BufWriter::new(io::stdout().lock()), json: options.json, count: 0 };
     let mut same = true;
-    let mut sums = [0; 3];
+    let mut sums = [0; Change::ALL.len()];
+    let mut joined = Joined::default();
     let mut written = Ok(());
-    compare(&a, &b, block, &mut |range, change| {
-        same = false;
+    let compared = compare(&a, &b, block, &mut |range, change| {
+        let differs = change != Change::Unreadable;
+        same &= !differs;
+        if options.quiet {
+            return !differs;
+        }
         sums[change as usize] += range.len;
-        if !options.quiet && !options.totals {
+        if let Some((range, change)) = joined.push(range, change).filter(|_| !options.totals) {
             written = out.line(range, change);
         }
-        !options.quiet && written.is_ok()
-    })?;
-    written.and_then(|()| out.end(options, &sums)).context("writing to standard output")?;
-    Ok(same)
+        written.is_ok()
+    });
+    // What was found before an error is shown.
+    let last = joined.end().filter(|_| !options.totals);
+    let written = written.and_then(|()| last.map_or(Ok(()), |(range, change)| out.line(range, change)));
+    if !options.quiet {
+        written.and_then(|()| out.end(options, &sums)).context("writing to standard output")?;
+    }
+    Ok(Outcome { same, failure: compared? })
 }
 
 /// Text, or JSON.
@@ -129,18 +152,17 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    fn end(&mut self, options: &Options, sums: &[u64; 3]) -> io::Result<()> {
-        let kinds = [Change::Changed, Change::Added, Change::Removed].into_iter().zip(sums);
-        let kinds = kinds.filter(|(_, bytes)| **bytes > 0);
+    fn end(&mut self, options: &Options, sums: &[u64]) -> io::Result<()> {
+        let kinds = || Change::ALL.into_iter().map(Change::word).zip(sums);
         match (options.totals, options.json) {
             (true, false) => {
-                for (kind, bytes) in kinds {
-                    writeln!(self.out, "{bytes:10}  {}", kind.word())?;
+                for (kind, bytes) in kinds().filter(|(_, bytes)| **bytes > 0) {
+                    writeln!(self.out, "{bytes:10}  {kind}")?;
                 }
             }
             (true, true) => {
                 let kinds: Vec<String> =
-                    kinds.map(|(kind, bytes)| format!("\"{}\": {bytes}", kind.word())).collect();
+                    kinds().map(|(kind, bytes)| format!("\"{kind}\": {bytes}")).collect();
                 writeln!(self.out, "{{ {} }}", kinds.join(", "))?;
             }
             (false, true) => self.out.write_all(if self.count > 0 { b"\n]\n" } else { b"[\n]\n" })?,
@@ -150,15 +172,16 @@ impl<W: Write> Lines<W> {
     }
 }
 
-fn draw(options: &Options, block: u64, a: &Side<'_>, b: &Side<'_>) -> Result<bool> {
-    let (picture, same) = Picture::beside(a, b, block)?;
+fn draw(options: &Options, block: u64, a: &Side<'_>, b: &Side<'_>) -> Result<Outcome> {
+    let (picture, outcome) = Picture::beside(a, b, block, picture::columns())?;
     if let Some(file) = &options.svg {
         std::fs::write(file, picture.svg()).with_context(|| file.display().to_string())?;
     }
     if options.picture {
-        command_line::print(&picture.text(io::stdout().is_terminal()))?;
+        let colours = options.color || (!options.no_color && io::stdout().is_terminal());
+        command_line::print(&picture.text(colours))?;
     }
-    Ok(same)
+    Ok(outcome)
 }
 
 #[cfg(test)]

@@ -1,12 +1,28 @@
 //! Disks as pictures: each cell is an equal part of the disk, in a terminal or as SVG.
 
 use crate::{
-    diff::compare::{Side, compare},
+    diff::compare::{Change, Side, compare},
     size::human,
     walk::Walk,
 };
 use anyhow::Result;
-use disk::{Disk, Range};
+use disk::{Disk, Kind, Range};
+use std::io::{self, IsTerminal};
+
+/// Lines of cells.
+const HEIGHT: u64 = 24;
+/// Columns that the offset takes, and the gap between two disks.
+const OFFSETS: u64 = 13;
+const GAP: u64 = 3;
+/// Columns where nobody says how many there are: 64 cells.
+const COLUMNS: u64 = OFFSETS + 64;
+
+/// The columns of the terminal that standard output is, or as many as suit any.
+pub(crate) fn columns() -> u64 {
+    let stdout = io::stdout();
+    let size = if stdout.is_terminal() { rustix::termios::tcgetwinsize(stdout).ok() } else { None };
+    size.map(|size| u64::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+}
 
 /// What a part of a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,10 +33,20 @@ enum Class {
     Zero,
     Data,
     Changed,
+    Unreadable,
 }
 
 impl Class {
-    const ALL: [Class; 5] = [Class::Nothing, Class::Hole, Class::Zero, Class::Data, Class::Changed];
+    const ALL: [Class; 6] =
+        [Class::Nothing, Class::Hole, Class::Zero, Class::Data, Class::Changed, Class::Unreadable];
+
+    fn of(kind: Kind) -> Class {
+        match (kind.hole, kind.zero) {
+            (true, true) => Class::Hole,
+            (false, true) => Class::Zero,
+            _ => Class::Data,
+        }
+    }
 
     fn word(self) -> &'static str {
         match self {
@@ -29,6 +55,7 @@ impl Class {
             Class::Zero => "zero",
             Class::Data => "data",
             Class::Changed => "changed",
+            Class::Unreadable => "unreadable",
         }
     }
 
@@ -40,6 +67,7 @@ impl Class {
             Class::Zero => ('░', "\x1b[36m"),
             Class::Data => ('█', "\x1b[34m"),
             Class::Changed => ('▓', "\x1b[31m"),
+            Class::Unreadable => ('?', "\x1b[1;35m"),
         }
     }
 
@@ -50,115 +78,134 @@ impl Class {
             Class::Zero => "#9fd3d6",
             Class::Data => "#33608c",
             Class::Changed => "#d1495b",
+            Class::Unreadable => "#222222",
         }
     }
 }
 
-/// One disk: its name, and what its parts are.
-pub(crate) struct Strip {
+/// How a picture is cut into cells.
+#[derive(Clone, Copy)]
+struct Grid {
+    /// Cells in a line of one disk.
+    width: u64,
+    /// What each cell stands for, in bytes.
+    step: u64,
+}
+
+impl Grid {
+    /// For disks of these sizes, on so many columns of characters.
+    fn new(sizes: &[u64], columns: u64) -> Grid {
+        let strips = sizes.len().max(1) as u64;
+        let room = columns.saturating_sub(OFFSETS + GAP * (strips - 1));
+        let width = (room / strips).max(1);
+        let step = sizes.iter().copied().max().unwrap_or(0).div_ceil(width * HEIGHT).max(1);
+        // A number that people can read; a disk below that is drawn byte by byte.
+        let step = if step < 512 { step } else { step.next_multiple_of(512) };
+        Grid { width, step }
+    }
+}
+
+/// One disk: its name, and the highest class in each cell, so that the smallest change is seen.
+struct Strip {
     name: String,
     size: u64,
-    parts: Vec<(Range, Class)>,
-    marks: Vec<(Range, Class)>,
+    cells: Vec<Class>,
 }
 
 impl Strip {
-    /// A disk, as it describes itself.
-    ///
-    /// # Errors
-    /// It failed.
-    pub(crate) fn of(disk: &dyn Disk, name: &str) -> Result<Strip> {
-        let size = disk.facts().size;
-        let mut strip = Strip { name: name.to_owned(), size, parts: vec![], marks: vec![] };
-        let mut walk = Walk::new(disk, name);
+    fn new(name: &str, size: u64, grid: Grid) -> Strip {
+        Strip { name: name.to_owned(), size, cells: vec![Class::Nothing; (grid.width * HEIGHT) as usize] }
+    }
+
+    fn paint(&mut self, range: Range, class: Class, grid: Grid) {
+        let Some(range) = range.intersect(Range::new(0, self.size)) else { return };
+        let (first, last) = (range.start / grid.step, (range.end() - 1) / grid.step);
+        for cell in &mut self.cells[first as usize..=last as usize] {
+            *cell = (*cell).max(class);
+        }
+    }
+
+    /// As the disk describes itself.
+    fn paint_disk(&mut self, disk: &dyn Disk, grid: Grid) -> Result<()> {
+        let mut walk = Walk::new(disk, &*self.name);
         let mut at = 0;
-        while at < size {
+        while at < self.size {
             let (range, kind) = walk.at(at)?;
-            let class = match (kind.hole, kind.zero) {
-                (true, true) => Class::Hole,
-                (false, true) => Class::Zero,
-                _ => Class::Data,
-            };
-            strip.parts.push((range, class));
+            self.paint(range, Class::of(kind), grid);
             at = range.end();
         }
-        Ok(strip)
-    }
-
-    /// A part is something else on top of that. Marks come in order.
-    fn mark(&mut self, range: Range, class: Class) {
-        if let Some(range) = range.intersect(Range::new(0, self.size)) {
-            self.marks.push((range, class));
-        }
-    }
-
-    /// The highest class in each of `count` parts of `step` bytes. So the smallest change is seen.
-    fn cells(&self, count: u64, step: u64) -> Vec<Class> {
-        let mut cells = vec![Class::Nothing; count as usize];
-        for (range, class) in self.parts.iter().chain(&self.marks) {
-            let (first, last) = (range.start / step, (range.end() - 1) / step);
-            for cell in &mut cells[first as usize..=last as usize] {
-                *cell = (*cell).max(*class);
-            }
-        }
-        cells
+        Ok(())
     }
 }
 
-/// One disk, or two side by side.
+/// One disk, or two side by side. Its memory does not depend on theirs.
 pub(crate) struct Picture {
+    grid: Grid,
     strips: Vec<Strip>,
 }
 
-/// Cells in a line of the terminal, over all disks.
-const WIDTH: u64 = 64;
-/// Lines.
-const HEIGHT: u64 = 24;
+/// What two disks have in common.
+pub(crate) struct Outcome {
+    pub(crate) same: bool,
+    /// Why something of them could not be read.
+    pub(crate) failure: Option<anyhow::Error>,
+}
 
 impl Picture {
-    pub(crate) fn new(strips: Vec<Strip>) -> Picture {
-        Picture { strips }
-    }
-
-    /// Two disks side by side, with the blocks in which they differ marked in both; and whether there are none.
+    /// A disk, on so many columns of characters.
     ///
     /// # Errors
-    /// A disk failed.
-    pub(crate) fn beside(a: &Side<'_>, b: &Side<'_>, block: u64) -> Result<(Picture, bool)> {
-        let mut strips = [Strip::of(a.disk, a.name)?, Strip::of(b.disk, b.name)?];
+    /// It failed to say what it holds.
+    pub(crate) fn of(side: &Side<'_>, columns: u64) -> Result<Picture> {
+        Picture::new(&[side], columns)
+    }
+
+    /// Two disks side by side, with what differs.
+    ///
+    /// # Errors
+    /// One of them failed.
+    pub(crate) fn beside(a: &Side<'_>, b: &Side<'_>, block: u64, columns: u64) -> Result<(Picture, Outcome)> {
+        let mut picture = Picture::new(&[a, b], columns)?;
         let mut same = true;
-        compare(a, b, block, &mut |range, _| {
-            same = false;
-            strips.iter_mut().for_each(|strip| strip.mark(range, Class::Changed));
+        let failure = compare(a, b, block, &mut |range, change| {
+            let class = if change == Change::Unreadable { Class::Unreadable } else { Class::Changed };
+            same &= change == Change::Unreadable;
+            picture.strips.iter_mut().for_each(|strip| strip.paint(range, class, picture.grid));
             true
         })?;
-        Ok((Picture::new(strips.into()), same))
+        Ok((picture, Outcome { same, failure }))
+    }
+
+    fn new(sides: &[&Side<'_>], columns: u64) -> Result<Picture> {
+        let sizes: Vec<u64> = sides.iter().map(|side| side.disk.facts().size).collect();
+        let grid = Grid::new(&sizes, columns);
+        let mut strips = Vec::new();
+        for (side, size) in sides.iter().zip(sizes) {
+            let mut strip = Strip::new(side.name, size, grid);
+            strip.paint_disk(side.disk, grid)?;
+            strips.push(strip);
+        }
+        Ok(Picture { grid, strips })
     }
 
     fn whole(&self) -> u64 {
         self.strips.iter().map(|strip| strip.size).max().unwrap_or(0)
     }
 
-    /// How many cells are in a line of one disk, what each stands for in bytes, and the cells of each disk.
-    fn grid(&self) -> (u64, u64, Vec<Vec<Class>>) {
-        let width = WIDTH / self.strips.len().max(1) as u64;
-        let step = self.whole().div_ceil(width * HEIGHT).max(1);
-        // A number that people can read; a disk below that is drawn byte by byte.
-        let step = if step < 512 { step } else { step.next_multiple_of(512) };
-        (width, step, self.strips.iter().map(|strip| strip.cells(width * HEIGHT, step)).collect())
-    }
-
     /// What occurs, for the legend.
-    fn classes(grid: &[Vec<Class>]) -> impl Iterator<Item = Class> {
-        Class::ALL.into_iter().skip(1).filter(|class| grid.iter().any(|cells| cells.contains(class)))
+    fn classes(&self) -> impl Iterator<Item = Class> {
+        let occurs = |class: &Class| self.strips.iter().any(|strip| strip.cells.contains(class));
+        Class::ALL.into_iter().skip(1).filter(occurs)
     }
 
     /// As lines of characters: the offset of the first cell, and the cells.
     pub(crate) fn text(&self, colours: bool) -> String {
-        let (width, step, grid) = self.grid();
-        let cell = |class: Class| match class.terminal() {
-            (character, paint) if colours && !paint.is_empty() => format!("{paint}{character}\x1b[0m"),
-            (character, _) => character.to_string(),
+        let Grid { width, step } = self.grid;
+        let show = |class: Class, count: usize| match class.terminal() {
+            (character, paint) if colours && !paint.is_empty() => {
+                format!("{paint}{}\x1b[0m", character.to_string().repeat(count))
+            }
+            (character, _) => character.to_string().repeat(count),
         };
         let mut text = String::new();
         for strip in &self.strips {
@@ -170,16 +217,18 @@ impl Picture {
                 break;
             }
             text += &format!("{:12x} ", first * step);
-            let cells = grid.iter().map(|cells| &cells[first as usize..][..width as usize]);
-            let strips: Vec<String> =
-                cells.map(|cells| cells.iter().map(|class| cell(*class)).collect()).collect();
+            let cells = self.strips.iter().map(|strip| &strip.cells[first as usize..][..width as usize]);
+            let strips: Vec<String> = cells
+                .map(|cells| cells.chunk_by(|a, b| a == b).map(|same| show(same[0], same.len())).collect())
+                .collect();
             text += strips.join(" │ ").trim_end();
             text.push('\n');
         }
         let legend: Vec<String> =
-            Picture::classes(&grid).map(|class| format!("{} {}", cell(class), class.word())).collect();
+            self.classes().map(|class| format!("{} {}", show(class, 1), class.word())).collect();
         if !legend.is_empty() {
-            text += &format!("{:13}{}; a cell is {} bytes\n", "", legend.join("  "), step);
+            let cell = if step < 1024 { format!("{step} bytes") } else { human(step) };
+            text += &format!("{:13}{}; a cell is {cell}\n", "", legend.join("  "));
         }
         text
     }
@@ -187,7 +236,7 @@ impl Picture {
     /// As an SVG document.
     pub(crate) fn svg(&self) -> String {
         const CELL: u64 = 10;
-        let (width, _, grid) = self.grid();
+        let width = self.grid.width;
         let gap = 2 * CELL;
         let strips = self.strips.len() as u64;
         let (total_width, total_height) = (strips * (width * CELL + gap) + gap, HEIGHT * CELL + 5 * gap);
@@ -195,12 +244,12 @@ impl Picture {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{total_width}\" height=\"{total_height}\" \
              font-family=\"sans-serif\" font-size=\"12\">\n"
         );
-        for (number, (strip, cells)) in (0u64..).zip(self.strips.iter().zip(&grid)) {
+        for (number, strip) in (0u64..).zip(&self.strips) {
             let left = gap + number * (width * CELL + gap);
             let name = format!("{} ({})", strip.name, human(strip.size));
             svg += &format!("<text x=\"{left}\" y=\"{gap}\">{}</text>\n", escaped(&name));
             // Neighbours in a line are one rectangle.
-            for (line, cells) in (0u64..).zip(cells.chunks(width as usize)) {
+            for (line, cells) in (0u64..).zip(strip.cells.chunks(width as usize)) {
                 let mut column = 0;
                 for same in cells.chunk_by(|a, b| a == b) {
                     let (x, y) = (left + column * CELL, gap + CELL + line * CELL);
@@ -218,7 +267,7 @@ impl Picture {
             }
         }
         let y = gap + CELL + HEIGHT * CELL + gap;
-        for (number, class) in (0u64..).zip(Picture::classes(&grid)) {
+        for (number, class) in (0u64..).zip(self.classes()) {
             let x = gap + number * 8 * CELL;
             svg += &format!(
                 "<rect x=\"{x}\" y=\"{}\" width=\"{CELL}\" height=\"{CELL}\" fill=\"{}\"/>\
@@ -235,38 +284,54 @@ impl Picture {
 
 /// For XML.
 fn escaped(text: &str) -> String {
+    let text = text.replace(char::is_control, "\u{fffd}");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Class::{Changed, Data, Hole, Nothing, Zero};
 
-    fn strip(size: u64, parts: &[(u64, u64, Class)]) -> Strip {
-        let parts = parts.iter().map(|(start, len, class)| (Range::new(*start, *len), *class)).collect();
-        Strip { name: "disk<1>".into(), size, parts, marks: vec![] }
+    fn picture(sizes: &[u64], columns: u64) -> Picture {
+        let grid = Grid::new(sizes, columns);
+        Picture { grid, strips: sizes.iter().map(|size| Strip::new("disk<1>", *size, grid)).collect() }
     }
 
     #[test]
     fn a_cell_shows_what_matters_most_in_it() {
-        let mut strip = strip(100, &[(0, 40, Class::Hole), (40, 1, Class::Data), (41, 59, Class::Zero)]);
-        use Class::{Changed, Data, Hole, Nothing, Zero};
-        assert_eq!(strip.cells(5, 20), [Hole, Hole, Data, Zero, Zero]);
-        strip.mark(Range::new(99, 50), Changed);
-        assert_eq!(strip.cells(5, 20)[4], Changed);
-        assert_eq!(strip.cells(4, 50), [Data, Changed, Nothing, Nothing]);
+        let grid = Grid { width: 1, step: 20 };
+        let mut strip = Strip::new("x", 100, grid);
+        for (start, len, class) in [(0, 40, Hole), (41, 59, Zero), (40, 1, Data)] {
+            strip.paint(Range::new(start, len), class, grid);
+        }
+        assert_eq!(strip.cells[..6], [Hole, Hole, Data, Zero, Zero, Nothing]);
+        strip.paint(Range::new(99, 50), Changed, grid);
+        strip.paint(Range::new(100, 50), Changed, grid);
+        assert_eq!(strip.cells[4..6], [Changed, Nothing]);
     }
 
     #[test]
     fn pictures_of_any_size_have_all_their_lines() {
         for size in [0, 1, 63, 1537, 1 << 20, i64::MAX as u64] {
-            let parts = if size == 0 { vec![] } else { vec![(0, size, Class::Data)] };
-            let picture = Picture::new(vec![strip(size, &parts), strip(size / 2, &parts[..0])]);
+            let mut picture = picture(&[size, size / 2], 80);
+            picture.strips[0].paint(Range::new(0, size), Data, picture.grid);
             let text = picture.text(false);
             assert!(size == 0 || text.contains('█'), "{text}");
             assert!(picture.text(true).len() >= text.len());
             let svg = picture.svg();
             assert!(svg.contains("disk&lt;1&gt;") && svg.ends_with("</svg>\n"));
+        }
+    }
+
+    #[test]
+    fn lines_are_as_wide_as_the_terminal() {
+        for (columns, disks, expected) in [(80, 1, 80), (200, 2, 200), (201, 2, 200), (1, 1, 14)] {
+            let mut picture = picture(&vec![1 << 30; disks], columns);
+            let grid = picture.grid;
+            picture.strips.iter_mut().for_each(|strip| strip.paint(Range::new(0, 1 << 30), Data, grid));
+            let line = picture.text(false).lines().nth(disks).map(|line| line.chars().count());
+            assert_eq!(line, Some(expected));
         }
     }
 }

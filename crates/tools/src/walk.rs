@@ -20,6 +20,15 @@ pub(crate) fn open(word: &Word) -> Result<(Endpoint, Arc<dyn Disk>)> {
     }
 }
 
+/// What output calls disks: two of the same name are told apart.
+pub(crate) fn names(words: &[Word]) -> Vec<String> {
+    let names: Vec<String> = words.iter().map(ToString::to_string).collect();
+    match &names[..] {
+        [a, b] if a == b => vec![format!("{a} (A)"), format!("{b} (B)")],
+        _ => names,
+    }
+}
+
 /// Goes over the extents of a disk.
 pub(crate) struct Walk<'a> {
     disk: &'a dyn Disk,
@@ -52,7 +61,9 @@ impl<'a> Walk<'a> {
                 }
                 self.ahead.pop_front();
             }
-            self.asked = self.asked.max(at);
+            // Asked in whole blocks.
+            let block = u64::from(self.disk.facts().blocks.minimum).max(1);
+            self.asked = self.asked.max(at - at % block);
             let rest = Range::new(self.asked, self.size - self.asked);
             let extents = match self.silent {
                 true => Extents::one(rest.len, Kind::DATA),

@@ -2,13 +2,15 @@
 
 use crate::walk::Walk;
 use anyhow::{Context, Result};
-use disk::{Data, Disk, Io, Range};
+use disk::{Data, Disk, Errno, Io, Range};
 use std::collections::VecDeque;
 
 /// Bytes compared at once.
 const STEP: u64 = 256 << 10;
 /// So many of those are read ahead, on either side.
 const AHEAD: usize = 16;
+/// So many bytes in a row that cannot be read are enough: the disk is broken altogether.
+const BARREN: u64 = 16 << 20;
 
 /// In what way a range of the second disk differs from the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +21,20 @@ pub(crate) enum Change {
     Added,
     /// Zeroes where the first has data; or the second has ended.
     Removed,
+    /// One of them cannot be read.
+    Unreadable,
 }
 
 impl Change {
+    pub(crate) const ALL: [Change; 4] = [Change::Changed, Change::Added, Change::Removed, Change::Unreadable];
+
     /// In one word.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Change::Changed => "changed",
             Change::Added => "added",
             Change::Removed => "removed",
+            Change::Unreadable => "unreadable",
         }
     }
 }
@@ -38,34 +45,62 @@ pub(crate) struct Side<'a> {
     pub(crate) name: &'a str,
 }
 
+/// What is being read of one side; zeroes are not.
+struct Reading<'a> {
+    io: Io<'a, Data>,
+    /// What counts begins here: a disk is read in whole blocks of its own.
+    skip: u64,
+}
+
 impl<'a> Side<'a> {
-    fn read(&self, range: Range, zero: bool) -> Io<'a, Data> {
-        if zero { Io::ok(Data::zeroes(range.len)) } else { self.disk.read(range) }
+    fn block(&self) -> u64 {
+        u64::from(self.disk.facts().blocks.minimum).max(1)
+    }
+
+    fn read(&self, range: Range, zero: bool) -> Reading<'a> {
+        if zero {
+            return Reading { io: Io::ok(Data::zeroes(range.len)), skip: 0 };
+        }
+        let skip = range.start % self.block();
+        let end = range.end().next_multiple_of(self.block()).min(self.disk.facts().size);
+        let start = range.start - skip;
+        Reading { io: self.disk.read(Range::new(start, end - start)), skip }
+    }
+
+    /// The data, or what went wrong; `Err` if nothing more can be expected of this side.
+    fn settle(&self, reading: Reading<'a>, range: Range) -> Result<Result<Data>> {
+        let read = reading.io.wait();
+        let gone = read.as_ref().is_err_and(|e| e.errno() == Errno::SHUTDOWN);
+        let data = read.with_context(|| format!("{}: reading at {}", self.name, range.start));
+        let data = data.map(|data| data.slice(reading.skip, range.len));
+        if gone { data.map(Ok) } else { Ok(data) }
     }
 }
 
-/// What is being read of either side; zeroes are not.
+/// A range of both disks that is being read.
 struct Pair<'a> {
     range: Range,
-    a: Io<'a, Data>,
-    b: Io<'a, Data>,
+    /// What both say of it.
+    zero: (bool, bool),
+    a: Reading<'a>,
+    b: Reading<'a>,
 }
 
-/// Calls `found` with each range that differs, in order and neighbours joined, in units of `block` bytes; it says whether to go
-/// on. Where both disks say that there are zeroes, nothing is read.
+/// Calls `found` with each range that differs, in order, in units of `block` bytes; it says whether to go on. Where both disks
+/// say that there are zeroes, nothing is read. What cannot be read is found, too, and the first reason is returned.
 ///
 /// # Errors
-/// A disk cannot be read.
+/// A disk is gone, cannot be read at all, or failed to say what it holds.
 pub(crate) fn compare(
     a: &Side<'_>,
     b: &Side<'_>,
     block: u64,
     found: &mut dyn FnMut(Range, Change) -> bool,
-) -> Result<()> {
+) -> Result<Option<anyhow::Error>> {
     let (size_a, size_b) = (a.disk.facts().size, b.disk.facts().size);
     let common = size_a.min(size_b);
     let (mut walk_a, mut walk_b) = (Walk::new(a.disk, a.name), Walk::new(b.disk, b.name));
-    let mut joined = Joined { last: None, found };
+    let mut comparison = Comparison { a, b, block, found, failure: None, barren: 0 };
     let mut reading = VecDeque::new();
     let mut at = 0;
     while at < common {
@@ -80,111 +115,156 @@ pub(crate) fn compare(
         }
         let both = Range::new(at, end.next_multiple_of(block).min(common) - at);
         at = both.end();
-        let zero_a = kind_a.zero && range_a.end() >= at;
-        let zero_b = kind_b.zero && range_b.end() >= at;
+        let zero = (kind_a.zero && range_a.end() >= at, kind_b.zero && range_b.end() >= at);
         for range in both.split_at_multiples(STEP) {
-            let (from_a, from_b) = (a.read(range, zero_a), b.read(range, zero_b));
-            reading.push_back(Pair { range, a: from_a, b: from_b });
-            if reading.len() == AHEAD && !settle(&mut reading, (a, b), block, &mut joined)? {
-                return Ok(());
+            reading.push_back(Pair { range, zero, a: a.read(range, zero.0), b: b.read(range, zero.1) });
+            if reading.len() == AHEAD && !comparison.settle_first(&mut reading)? {
+                return Ok(comparison.failure);
             }
         }
     }
     while !reading.is_empty() {
-        if !settle(&mut reading, (a, b), block, &mut joined)? {
-            return Ok(());
+        if !comparison.settle_first(&mut reading)? {
+            return Ok(comparison.failure);
         }
     }
     let rest = size_a.max(size_b) - common;
     if rest > 0 {
         let change = if size_b > size_a { Change::Added } else { Change::Removed };
-        joined.push(Range::new(common, rest), change);
+        (comparison.found)(Range::new(common, rest), change);
     }
-    joined.end();
-    Ok(())
+    Ok(comparison.failure)
 }
 
-/// Takes the oldest pair and compares it; `false`: enough.
-fn settle(
-    reading: &mut VecDeque<Pair<'_>>,
-    (a, b): (&Side<'_>, &Side<'_>),
+struct Comparison<'a, 'f> {
+    a: &'a Side<'a>,
+    b: &'a Side<'a>,
     block: u64,
-    joined: &mut Joined<'_>,
-) -> Result<bool> {
-    let Some(pair) = reading.pop_front() else { return Ok(true) };
-    let at = pair.range.start;
-    let left = pair.a.wait().with_context(|| format!("{}: reading at {at}", a.name))?;
-    let right = pair.b.wait().with_context(|| format!("{}: reading at {at}", b.name))?;
-    if left.says_zeroes() && right.says_zeroes() {
-        return Ok(true);
-    }
-    let (left, right) = (left.to_vec(), right.to_vec());
-    if left == right {
-        return Ok(true);
-    }
-    // Blocks count from the start of the disk.
-    for part in pair.range.split_at_multiples(block) {
-        let here = (part.start - at) as usize..(part.end() - at) as usize;
-        let (left, right) = (&left[here.clone()], &right[here]);
-        if left == right {
-            continue;
+    found: &'f mut dyn FnMut(Range, Change) -> bool,
+    /// Why something could not be read.
+    failure: Option<anyhow::Error>,
+    /// Bytes that could not be read, since the last ones that could.
+    barren: u64,
+}
+
+impl<'a> Comparison<'a, '_> {
+    /// Takes the oldest pair and compares it; `false`: enough.
+    fn settle_first(&mut self, reading: &mut VecDeque<Pair<'a>>) -> Result<bool> {
+        match reading.pop_front() {
+            Some(pair) => self.settle(pair),
+            None => Ok(true),
         }
-        let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-        let change = match (zero(left), zero(right)) {
-            (true, _) => Change::Added,
-            (_, true) => Change::Removed,
-            _ => Change::Changed,
+    }
+
+    fn settle(&mut self, pair: Pair<'a>) -> Result<bool> {
+        let (range, zero) = (pair.range, pair.zero);
+        let (left, right) = (self.a.settle(pair.a, range)?, self.b.settle(pair.b, range)?);
+        let (why, a_block, b_block) = match (left, right) {
+            (Ok(left), Ok(right)) => {
+                self.barren = 0;
+                return Ok(self.differ(range, &left, &right));
+            }
+            (Err(why), _) | (_, Err(why)) => (why, self.a.block(), self.b.block()),
         };
-        if !joined.push(part, change) {
-            return Ok(false);
+        let block = self.block.max(a_block).max(b_block);
+        if range.len <= block && range.start % block + range.len <= block {
+            self.barren += range.len;
+            if self.barren > BARREN {
+                return Err(why);
+            }
+            self.failure.get_or_insert(why);
+            return Ok((self.found)(range, Change::Unreadable));
         }
+        // The rest of what was read at once may be well.
+        for range in range.split_at_multiples(block) {
+            let (a, b) = (self.a.read(range, zero.0), self.b.read(range, zero.1));
+            if !self.settle(Pair { range, zero, a, b })? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-    Ok(true)
+
+    /// Compares bytes; `false`: enough.
+    fn differ(&mut self, range: Range, left: &Data, right: &Data) -> bool {
+        if left.says_zeroes() && right.says_zeroes() {
+            return true;
+        }
+        let (left, right) = (left.to_vec(), right.to_vec());
+        if left == right {
+            return true;
+        }
+        // Blocks count from the start of the disk.
+        for part in range.split_at_multiples(self.block) {
+            let here = (part.start - range.start) as usize..(part.end() - range.start) as usize;
+            let (left, right) = (&left[here.clone()], &right[here]);
+            if left == right {
+                continue;
+            }
+            let change = match (disk::data::is_zero(left), disk::data::is_zero(right)) {
+                (true, _) => Change::Added,
+                (_, true) => Change::Removed,
+                _ => Change::Changed,
+            };
+            if !(self.found)(part, change) {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Joins neighbours of one kind.
-struct Joined<'f> {
+#[derive(Default)]
+pub(crate) struct Joined {
     last: Option<(Range, Change)>,
-    found: &'f mut dyn FnMut(Range, Change) -> bool,
 }
 
-impl Joined<'_> {
-    fn push(&mut self, range: Range, change: Change) -> bool {
+impl Joined {
+    /// One more; what came before it is returned when it is whole.
+    pub(crate) fn push(&mut self, range: Range, change: Change) -> Option<(Range, Change)> {
         match &mut self.last {
             Some((last, same)) if *same == change && last.end() == range.start => {
                 last.len += range.len;
-                true
+                None
             }
-            last => match last.replace((range, change)) {
-                Some((range, change)) => (self.found)(range, change),
-                None => true,
-            },
+            last => last.replace((range, change)),
         }
     }
 
-    fn end(mut self) {
-        if let Some((range, change)) = self.last.take() {
-            (self.found)(range, change);
-        }
+    /// The last one.
+    pub(crate) fn end(self) -> Option<(Range, Change)> {
+        self.last
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::fake::Fake;
-    use Change::{Added, Changed, Removed};
+    use crate::copy::fake::{Fake, Seen};
+    use Change::{Added, Changed, Removed, Unreadable};
 
-    fn differences(a: Vec<u8>, b: Vec<u8>) -> Vec<(u64, u64, Change)> {
+    type Differences = Vec<(u64, u64, Change)>;
+
+    fn differences(a: Vec<u8>, b: Vec<u8>) -> Differences {
         let (a, b) = (Fake::new(a), Fake::new(b));
-        let mut list = vec![];
+        let (list, failure) = found(&a, &b).unwrap();
+        assert!(failure.is_none());
+        list
+    }
+
+    /// What is found, joined, and why something could not be read.
+    fn found(a: &Fake, b: &Fake) -> Result<(Differences, Option<String>)> {
+        let (mut list, mut joined) = (vec![], Joined::default());
         let mut found = |range: Range, change| {
-            list.push((range.start, range.len, change));
+            list.extend(joined.push(range, change));
             true
         };
-        let (a, b) = (Side { disk: &a, name: "a" }, Side { disk: &b, name: "b" });
-        compare(&a, &b, 4096, &mut found).unwrap();
-        list
+        let (a, b) = (Side { disk: a, name: "a" }, Side { disk: b, name: "b" });
+        let failure = compare(&a, &b, 4096, &mut found)?;
+        list.extend(joined.end());
+        let list = list.into_iter().map(|(range, change)| (range.start, range.len, change)).collect();
+        Ok((list, failure.map(|why| format!("{why:#}"))))
     }
 
     #[test]
@@ -230,15 +310,42 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fails_is_named() {
-        let a = Fake::new(vec![1; 1 << 20]);
-        let b = Fake::new(vec![1; 1 << 20]).failing(|seen| match seen {
-            crate::copy::fake::Seen::Read(range) if range.start >= 512 << 10 => Some(disk::Errno::IO),
+    fn what_cannot_be_read_is_told_to_the_block_and_the_rest_is_compared() {
+        let mut bytes = vec![1; 1 << 20];
+        let a = Fake::new(bytes.clone()).failing(|seen| match seen {
+            Seen::Read(range) if range.intersect(Range::new(600_000, 1)).is_some() => Some(Errno::IO),
             _ => None,
         });
-        let error =
-            compare(&Side { disk: &a, name: "a" }, &Side { disk: &b, name: "b" }, 4096, &mut |_, _| true)
-                .unwrap_err();
-        assert!(error.to_string().starts_with("b: reading at 524288"), "{error}");
+        bytes[0] = 2;
+        bytes[1_000_000] = 2;
+        let (list, failure) = found(&a, &Fake::new(bytes)).unwrap();
+        assert_eq!(list, [(0, 4096, Changed), (598_016, 4096, Unreadable), (999_424, 4096, Changed)]);
+        assert!(failure.unwrap().starts_with("a: reading at 598016: "));
+    }
+
+    #[test]
+    fn a_disk_that_is_gone_or_cannot_be_read_at_all_is_an_error() {
+        let full = || Fake::new(vec![1; 32 << 20]);
+        let error = |b| found(&full(), &b).unwrap_err().to_string();
+        let gone = full().failing(|seen| matches!(seen, Seen::Read(_)).then_some(Errno::SHUTDOWN));
+        assert_eq!(error(gone), "b: reading at 0");
+        let broken = full().failing(|seen| matches!(seen, Seen::Read(_)).then_some(Errno::IO));
+        assert_eq!(error(broken), "b: reading at 16777216");
+    }
+
+    #[test]
+    fn each_disk_is_read_in_its_own_blocks() {
+        let mut bytes = vec![1; 200_000];
+        let a = Fake::new(bytes.clone()).with_block(65536);
+        bytes[70_000] = 0;
+        assert_eq!(
+            found(&a, &Fake::new(bytes[..150_000].to_vec())).unwrap().0,
+            [(69_632, 4096, Changed), (150_000, 50_000, Removed)]
+        );
+        for seen in a.seen() {
+            if let Seen::Read(range) = seen {
+                assert!(range.start % 65536 == 0 && (range.end() % 65536 == 0 || range.end() == 200_000));
+            }
+        }
     }
 }
