@@ -8,7 +8,7 @@ use disk::{Error, Result};
 
 /// A tree of extents is never deeper.
 const DEEPEST: u16 = 5;
-/// Stretches that a map of blocks is put together to, at most: as many blocks as are asked for in one look.
+/// Blocks or holes of a map that are put together to one stretch, at most.
 const LONGEST: u64 = 1024;
 
 /// Some blocks of a file.
@@ -71,12 +71,16 @@ pub(super) fn extent(ext: &Ext, inode: &Inode, wanted: u64) -> Result<Stretch> {
 /// What is at block `wanted` of a file with a map: twelve blocks, and blocks of numbers of one, two and three levels.
 pub(super) fn block_map(ext: &Ext, inode: &Inode, wanted: u64) -> Result<Stretch> {
     let first = pointer(ext, inode, wanted)?;
-    let Some(start) = first.on_disk else { return Ok(first) };
-    let mut blocks = 1;
-    while blocks < LONGEST && pointer(ext, inode, wanted + blocks)?.on_disk == Some(start + blocks) {
-        blocks += 1;
+    let mut blocks = first.blocks;
+    for _ in 1..LONGEST {
+        let Some(next) = wanted.checked_add(blocks) else { break };
+        let next = pointer(ext, inode, next)?;
+        if next.on_disk != first.on_disk.map(|start| start + blocks) {
+            break;
+        }
+        blocks = blocks.saturating_add(next.blocks);
     }
-    Ok(Stretch { blocks, on_disk: Some(start) })
+    Ok(Stretch { blocks, on_disk: first.on_disk })
 }
 
 /// One block, or a hole of the size that the missing number stands for.

@@ -7,8 +7,10 @@ use std::{
     os::fd::AsFd,
 };
 
-/// Shorter runs of zeroes are written.
+/// Shorter runs of zeroes among what was read are written.
 const SHORT: u64 = 64 << 10;
+/// Shorter holes are written: no file system keeps them.
+const SHORTEST_HOLE: u64 = 4 << 10;
 
 /// A file that is written from beginning to end.
 pub(crate) struct Out {
@@ -61,7 +63,7 @@ impl Out {
 
     fn zeroes(&mut self, count: u64) -> io::Result<()> {
         static ZEROES: [u8; SHORT as usize] = [0; SHORT as usize];
-        if self.may_skip && count >= SHORT {
+        if self.may_skip && count >= SHORTEST_HOLE {
             self.skipped = true;
             let ahead = i64::try_from(count).map_err(|_| io::ErrorKind::FileTooLarge)?;
             self.file.seek(SeekFrom::Current(ahead))?;
