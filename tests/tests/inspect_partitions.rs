@@ -249,18 +249,22 @@ fn whatever_way_leads_to_a_disk_it_is_read() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn what_cannot_be_read_is_named_with_what_to_do() {
     let dir = directory();
     let path = dir.path().join("disk");
     for (at, magic, name) in [
-        (0, &b"XFSB"[..], "XFS"),
-        (0x10040, b"_BHRfS_M", "btrfs"),
+        (0, &b"XFSB"[..], "XFS, which a kernel may know: mount "),
+        (0x10040, b"_BHRfS_M", "btrfs, which a kernel may know"),
         (3, b"NTFS    ", "NTFS"),
-        (0, b"LUKS\xba\xbe", "LUKS"),
-        (512, b"LABELONE", "LVM"),
-        (4086, b"SWAPSPACE2", "swap space"),
-        (0, b"KDMV", "vmdk"),
-        (0, b"\x1f\x8b", "this is compressed by gzip"),
+        (0, b"LUKS\xba\xbe", "LUKS (encrypted), which can be unlocked by: cryptsetup open"),
+        (512, b"LABELONE", "LVM, whose volumes a kernel finds: losetup "),
+        (4086, b"SWAPSPACE2", "swap space; what can be read here are ext2"),
+        (32 << 10, b"JFS1", "JFS"),
+        (257, b"ustar", "a tar archive, and no disk"),
+        (0, b"KDMV", "[ qemu-nbd -r -f vmdk FILE ]"),
+        (64, b"\x7f\x10\xda\xbe", "[ qemu-nbd -r -f vdi FILE ]"),
+        (0, b"\x1f\x8b", "compressed by gzip, and can be read through [ nbdkit -r --filter=gzip file FILE ]"),
+        (0, b"BZh", "compressed by bzip2, and is to be unpacked first"),
     ] {
         let file = fs::File::create(&path).unwrap();
         file.set_len(MIB).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{
     FileSystem, Source,
-    bytes::{le16, le32, part},
+    bytes::{le16, part},
     ext, fat, iso,
 };
 use disk::{Error, Result};
@@ -28,13 +28,21 @@ impl Sniffed {
 }
 
 /// What begins like this, at this place.
-const KNOWN: &[(usize, &[u8], &str)] = &[
+const KNOWN: &[(u64, &[u8], &str)] = &[
     (0, b"XFSB", "XFS"),
     (0, b"LUKS\xba\xbe", "LUKS (encrypted)"),
     (0, b"hsqs", "squashfs"),
     (0, b"\x1f\x8b", "compressed by gzip"),
     (0, b"\xfd7zXZ\0", "compressed by xz"),
     (0, b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+    (0, b"BZh", "compressed by bzip2"),
+    (0, b"\x04\x22\x4d\x18", "compressed by lz4"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"\x45\x3d\xcd\x28", "cramfs"),
+    (0, b"-rom1fs-", "romfs"),
+    (0, b"UBI#", "UBI"),
     (3, b"NTFS    ", "NTFS"),
     (3, b"EXFAT   ", "exFAT"),
     (3, b"-FVE-FS-", "BitLocker (encrypted)"),
@@ -45,17 +53,35 @@ const KNOWN: &[(usize, &[u8], &str)] = &[
     (1024, b"\x10\x20\xf5\xf2", "F2FS"),
     (1024, b"H+\x00\x04", "HFS+"),
     (1024, b"HX\x00\x05", "HFS+"),
+    (1030, b"\x34\x34", "NILFS2"),
     (4086, b"SWAPSPACE2", "swap space"),
     (4096, b"\xfc\x4e\x2b\xa9", "Linux RAID"),
     (0, b"\xfc\x4e\x2b\xa9", "Linux RAID"),
+    (4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "bcachefs"),
+    (4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "bcache"),
 ];
 
-const IMAGES: &[(&[u8], &str)] = &[
-    (b"QFI\xfb", "qcow2"),
-    (b"KDMV", "vmdk"),
-    (b"# Disk DescriptorFile", "vmdk"),
-    (b"vhdxfile", "vhdx"),
-    (b"conectix", "vpc"),
+/// The same, so far behind the beginning that it is looked for last.
+const FAR: &[(u64, &[u8], &str)] = &[
+    (32 << 10, b"JFS1", "JFS"),
+    (0x10040, b"_BHRfS_M", "btrfs"),
+    ((64 << 10) + 52, b"ReIsEr", "ReiserFS"),
+    // ZFS keeps its labels far in; its first uberblock is at 128 KiB.
+    (128 << 10, b"\x0c\xb1\xba\x00", "ZFS"),
+    (1 << 20, b"\x0d\xd0\x01\xc0", "VMFS"),
+];
+
+const IMAGES: &[(u64, &[u8], &str)] = &[
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"COWD", "vmdk"),
+    (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"vhdxfile", "vhdx"),
+    (0, b"conectix", "vpc"),
+    (64, b"\x7f\x10\xda\xbe", "vdi"),
+    (0, b"QED\0", "qed"),
+    (0, b"WithoutFreeSpace", "parallels"),
+    (0, b"WithouFreSpacExt", "parallels"),
 ];
 
 /// What a disk or a partition holds.
@@ -70,15 +96,12 @@ pub fn sniff(source: &Source) -> Result<Sniffed> {
     if fat::is_boot_sector(&first) {
         return Ok(Sniffed::Readable("FAT"));
     }
-    for (at, magic, name) in KNOWN {
-        if part(&first, *at, magic.len()) == *magic {
-            return Ok(Sniffed::Other(name));
-        }
+    let is_here = |(at, magic, _): &&(u64, &[u8], &str)| part(&first, *at as usize, magic.len()) == *magic;
+    if let Some((_, _, name)) = KNOWN.iter().find(is_here) {
+        return Ok(Sniffed::Other(name));
     }
-    for (magic, name) in IMAGES {
-        if first.starts_with(magic) {
-            return Ok(Sniffed::Image(name));
-        }
+    if let Some((_, _, format)) = IMAGES.iter().find(is_here) {
+        return Ok(Sniffed::Image(format));
     }
     // Volume descriptors of ISO 9660 and UDF begin in the sixteenth sector of 2048 bytes.
     let descriptor = source.beginning(16 * 2048, 6)?;
@@ -87,14 +110,36 @@ pub fn sniff(source: &Source) -> Result<Sniffed> {
         b"BEA01" | b"NSR02" | b"NSR03" => return Ok(Sniffed::Other("UDF")),
         _ => {}
     }
-    if part(&source.beginning(0x10040, 8)?, 0, 8) == b"_BHRfS_M" {
-        return Ok(Sniffed::Other("btrfs"));
-    }
-    // ZFS keeps its labels far in; its first uberblock is at 128 KiB.
-    if le32(&source.beginning(128 << 10, 4)?, 0) == 0x00ba_b10c {
-        return Ok(Sniffed::Other("ZFS"));
+    for (at, magic, name) in FAR {
+        if source.beginning(*at, magic.len())? == *magic {
+            return Ok(Sniffed::Other(name));
+        }
     }
     Ok(Sniffed::Nothing)
+}
+
+/// How people get at what is in it all the same, as the end of a sentence.
+fn advice(name: &str) -> &'static str {
+    match name {
+        "swap space" | "UBI" | "VMFS" | "bcache" => "",
+        "compressed by gzip" => ", and can be read through [ nbdkit -r --filter=gzip file FILE ]",
+        "compressed by xz" => ", and can be read through [ nbdkit -r --filter=xz file FILE ]",
+        _ if name.starts_with("compressed") => ", and is to be unpacked first",
+        _ if name.ends_with("archive") => ", and no disk",
+        "LVM" => {
+            ", whose volumes a kernel finds: losetup the file that 'diskpipe mount' shows, then vgchange -ay"
+        }
+        "Linux RAID" => {
+            ", which a kernel puts together: losetup the files that 'diskpipe mount' shows, then mdadm"
+        }
+        "LUKS (encrypted)" => {
+            ", which can be unlocked by: cryptsetup open, on the file that 'diskpipe mount' shows"
+        }
+        "BitLocker (encrypted)" => {
+            ", which can be unlocked by: cryptsetup open --type bitlk, on the file that 'diskpipe mount' shows"
+        }
+        _ => ", which a kernel may know: mount -o loop,ro the file that 'diskpipe mount' shows",
+    }
 }
 
 /// Opens the file system on a disk or a partition.
@@ -108,7 +153,8 @@ pub fn open(source: &Source) -> Result<Box<dyn FileSystem>> {
         Sniffed::Readable(_) => Box::new(iso::Iso::open(source.clone())?),
         Sniffed::Other(name) => {
             return Err(Error::invalid(format!(
-                "this is {name}; what can be read are ext2, ext3, ext4, FAT and ISO 9660"
+                "this is {name}{}; what can be read here are ext2, ext3, ext4, FAT and ISO 9660",
+                advice(name)
             )));
         }
         Sniffed::Image(format) => {

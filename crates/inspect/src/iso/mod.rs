@@ -313,7 +313,12 @@ fn short_time(bytes: &[u8]) -> Time {
         minute: byte(bytes, 4),
         second: byte(bytes, 5),
     };
-    // Fifteen minutes are the unit, and east is positive.
-    let zone = i64::from(byte(bytes, 6) as i8) * 900;
-    Time { seconds: moment.to_unix() - zone, nanoseconds: 0 }
+    Time { seconds: moment.to_unix() - zone(byte(bytes, 6)), nanoseconds: 0 }
+}
+
+/// Seconds that a zone is ahead of UTC: fifteen minutes are the unit, and east is positive. No zone is farther away than
+/// 12 hours to the west or 13 to the east; genisoimage writes such for times beyond 2029, which are in UTC.
+fn zone(offset: u8) -> i64 {
+    let quarters = i64::from(offset as i8);
+    if (-48..=52).contains(&quarters) { quarters * 900 } else { 0 }
 }

@@ -1,6 +1,6 @@
 //! Rock Ridge: what a POSIX file system says of a file, in entries behind its record.
 
-use super::short_time;
+use super::{short_time, zone};
 use crate::{
     Source,
     bytes::{byte, le32, part},
@@ -134,6 +134,5 @@ fn modified(flags: u8, times: &[u8]) -> Option<Time> {
         minute: small(10)?,
         second: small(12)?,
     };
-    let zone = i64::from(byte(long, 16) as i8) * 900;
-    Some(Time { seconds: moment.to_unix() - zone, nanoseconds: 0 })
+    Some(Time { seconds: moment.to_unix() - zone(byte(long, 16)), nanoseconds: 0 })
 }
