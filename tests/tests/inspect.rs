@@ -1,9 +1,14 @@
 //! `ls`, `cat` and `cp` on file systems that others made: what comes out is what went in.
 
+use conformance::Random;
 use e2e::{Run, Server, directory, needs};
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::{FileExt, PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt, PermissionsExt, symlink},
+    },
     path::Path,
 };
 
@@ -257,19 +262,138 @@ fn what_our_own_plugins_make_is_read_and_counted_in_kilobytes() {
         let serve = Run::diskpipe().arg("serve").arg(words[0]).arg(&files).args(&words[1..]);
         serve.args(["--run", &copy]).end().good();
         let log = dir.path().join("log");
-        let logged = format!("--filter=log file {} logfile={}", disk.display(), log.display());
-        let server = Server::nbdkit(&logged);
-        let text = Run::diskpipe().arg("cat").arg(server.uri()).arg("/etc/os-release").text();
+        let (requests, bytes, text) = counted(&disk, &log, Run::diskpipe().arg("cat"), "/etc/os-release");
         assert_eq!(text, "NAME=\"Test\"\n", "{plugin}");
-        drop(server);
-        let log = fs::read_to_string(&log).unwrap();
-        let counts = log.lines().filter(|line| line.contains(" Read ")).filter_map(|line| {
-            let count = line.split("count=0x").nth(1)?.split_whitespace().next()?;
-            u64::from_str_radix(count, 16).ok()
-        });
-        let counts: Vec<u64> = counts.collect();
-        let (requests, bytes) = (counts.len(), counts.iter().sum::<u64>());
-        assert!((1..=24).contains(&requests), "{plugin}: {requests} requests\n{log}");
-        assert!(bytes <= 96 << 10, "{plugin}: {bytes} bytes in {requests} requests\n{log}");
+        assert!((1..=24).contains(&requests), "{plugin}: {requests} requests");
+        assert!(bytes <= 96 << 10, "{plugin}: {bytes} bytes in {requests} requests");
+    }
+}
+
+/// How many requests a command makes of a disk, how many bytes they are, and what it writes.
+fn counted(disk: &Path, log: &Path, command: Run, end: &str) -> (usize, u64, String) {
+    let _ = fs::remove_file(log);
+    let server = Server::nbdkit(&format!("--filter=log file {} logfile={}", disk.display(), log.display()));
+    let text = command.arg(server.uri()).words(end).text();
+    drop(server);
+    let log = fs::read_to_string(log).unwrap();
+    let counts = log.lines().filter(|line| line.contains(" Read ")).filter_map(|line| {
+        let count = line.split("count=0x").nth(1)?.split_whitespace().next()?;
+        u64::from_str_radix(count, 16).ok()
+    });
+    let counts: Vec<u64> = counts.collect();
+    (counts.len(), counts.iter().sum(), text)
+}
+
+#[test]
+fn many_files_take_few_requests() {
+    needs!("mke2fs", "nbdkit");
+    let dir = directory();
+    let files = dir.path().join("files");
+    fs::create_dir_all(files.join("many")).unwrap();
+    for number in 0..2000 {
+        fs::write(files.join(format!("many/{number}")), number.to_string()).unwrap();
+    }
+    let (disk, log) = (dir.path().join("disk"), dir.path().join("log"));
+    let make = Run::new("mke2fs").words("-q -F -t ext4 -b 4096 -I 256 -d").arg(&files).arg(&disk).arg("64M");
+    make.end().good();
+    // Inodes are in 125 blocks, contents in 2000.
+    let (requests, bytes, text) = counted(&disk, &log, Run::diskpipe().words("ls -l"), "/many");
+    assert_eq!(text.lines().count(), 2000);
+    assert!(requests <= 50 && bytes <= 1 << 20, "ls: {requests} requests, {bytes} bytes");
+    let out = dir.path().join("out");
+    let end = format!("/many {}", out.display());
+    let (requests, bytes, _) = counted(&disk, &log, Run::diskpipe().words("cp -r"), &end);
+    assert!(requests <= 400 && bytes <= 12 << 20, "cp: {requests} requests, {bytes} bytes");
+    same(&files.join("many"), &out);
+}
+
+#[test]
+fn holes_stay_holes() {
+    needs!("mke2fs");
+    let dir = directory();
+    let files = dir.path().join("files");
+    fs::create_dir(&files).unwrap();
+    let file = fs::File::create(files.join("sparse")).unwrap();
+    file.set_len(8 << 20).unwrap();
+    for at in 0..128 {
+        file.write_all_at(&[at as u8 + 1; 4096], at << 16).unwrap();
+    }
+    let used = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    if used(&files.join("sparse")) > 2 << 20 {
+        return eprintln!("SKIPPED: needs a file system here that keeps holes of 60K");
+    }
+    for kind in ["ext2", "ext4"] {
+        let (disk, out) = (dir.path().join("disk"), dir.path().join(kind));
+        let _ = fs::remove_file(&disk);
+        let make = Run::new("mke2fs").words("-q -F -b 1024 -t").args([kind, "-d"]).arg(&files).arg(&disk);
+        make.arg("16M").end().good();
+        Run::diskpipe().arg("cp").arg(&disk).arg("sparse").arg(&out).end().good();
+        assert!(fs::read(&out).unwrap() == fs::read(files.join("sparse")).unwrap(), "{kind}");
+        assert!(used(&out) <= 2 << 20, "{kind}: {} bytes are used", used(&out));
+    }
+}
+
+/// A tree that no one has seen before: names of any bytes, links to anywhere, files of odd sizes and with holes.
+fn random_tree(at: &Path, random: &mut Random) {
+    let mut directories = vec![at.to_path_buf()];
+    fs::create_dir(at).unwrap();
+    for number in 0..250 {
+        let mut name = match random.below(8) {
+            0 => (0..=random.below(30)).map(|_| random.any() as u8).filter(|b| !b"/\0".contains(b)).collect(),
+            1 => vec![b'n'; 250 - number.to_string().len()],
+            _ => "naïve .-_日".as_bytes()[..random.below(7) as usize + 7].to_vec(),
+        };
+        name.extend(number.to_string().bytes());
+        let directory = directories[random.below(directories.len() as u64) as usize].clone();
+        let path = directory.join(OsStr::from_bytes(&name));
+        match random.below(10) {
+            0 | 1 if path.as_os_str().len() < 1500 => {
+                fs::create_dir(&path).unwrap();
+                directories.push(path);
+            }
+            2 => symlink("../".repeat(random.below(60) as usize) + "x", &path).unwrap(),
+            3 => {
+                let file = fs::File::create(&path).unwrap();
+                for _ in 0..random.below(5) {
+                    let piece = vec![random.any() as u8; 1 + random.below(9000) as usize];
+                    file.write_all_at(&piece, random.below(3 << 20)).unwrap();
+                }
+                // mke2fs 1.47.0 loses a hole at the end where inline data is on; so there is none.
+            }
+            _ => {
+                let size = [0, 1, 59, 60, 61, 150, 160, 1023, 1025, 4096, 10_001][random.below(11) as usize];
+                fs::write(&path, vec![random.any() as u8; size]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn any_tree_comes_back() {
+    needs!("mke2fs", "genisoimage", "diff");
+    // Another tree comes of another seed: TREE_SEED=n.
+    let seed = std::env::var("TREE_SEED").map_or(1, |n| n.parse().unwrap());
+    let dir = directory();
+    let files = dir.path().join("files");
+    random_tree(&files, &mut Random::new(seed));
+    let disk = dir.path().join("disk");
+    for (number, make) in [
+        "mke2fs -q -F -t ext2 -b 1024 -I 128 -d \"$FILES\" \"$DISK\" 64M",
+        "mke2fs -q -F -t ext4 -d \"$FILES\" \"$DISK\" 64M",
+        "mke2fs -q -F -t ext4 -b 1024 -O inline_data -I 512 -d \"$FILES\" \"$DISK\" 64M",
+        "cd \"$FILES\" && genisoimage -quiet -R -o \"$DISK\" . 2>&1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let _ = fs::remove_file(&disk);
+        Run::sh(make).env("FILES", &files).env("DISK", &disk).end().good();
+        let out = dir.path().join(number.to_string());
+        fs::create_dir(&out).unwrap();
+        Run::diskpipe().words("cp -a").arg(&disk).arg("/").arg(&out).end().good();
+        for own in ["lost+found", "rr_moved"] {
+            let _ = fs::remove_dir(out.join(own));
+        }
+        same(&files, &out);
     }
 }

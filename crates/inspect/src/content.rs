@@ -7,6 +7,22 @@ use std::{collections::BTreeMap, pin::Pin};
 
 /// So many requests are under way at once.
 const AHEAD: usize = 16;
+/// The content of larger files is not worth expecting, as several pieces of it are read at once anyway.
+const SMALL: u64 = 64 << 10;
+
+/// The contents of these files will soon be asked for: what is in one piece of small files and directories is read at
+/// once, and kept for a while. Some dozens of files at once are right.
+pub fn expect(file_system: &dyn FileSystem, files: &[&File]) {
+    let small = files.iter().filter(|file| matches!(file.kind, Kind::Regular | Kind::Directory));
+    let pieces = small.filter(|file| (1..=SMALL).contains(&file.size)).filter_map(|file| {
+        let run = file_system.run(file, 0).ok()?;
+        match run.place {
+            Place::At(at) => Some(Range::new(at, run.len.min(file.size))),
+            Place::Zeroes | Place::Here(_) => None,
+        }
+    });
+    file_system.source().expect(pieces);
+}
 
 /// Hands out the content piece by piece, with where each begins. Holes of any size are single pieces.
 ///
@@ -36,9 +52,13 @@ pub fn read(
                 let (len, place) = piece?;
                 match place {
                     Place::At(at) => {
-                        let start = asked;
-                        flying
-                            .push(Box::pin(async move { (start, source.fetch(Range::new(at, len)).await) }));
+                        let (start, range) = (asked, Range::new(at, len));
+                        match (file.size <= SMALL).then(|| source.kept(range)).flatten() {
+                            Some(data) => drop(come.insert(start, data)),
+                            None => {
+                                flying.push(Box::pin(async move { (start, source.fetch(range).await) }));
+                            }
+                        }
                     }
                     Place::Zeroes => drop(come.insert(asked, Data::zeroes(len))),
                     Place::Here(data) => drop(come.insert(asked, data)),

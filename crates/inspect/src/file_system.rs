@@ -137,6 +137,17 @@ pub struct Entry {
     pub(crate) node: Node,
 }
 
+impl Entry {
+    /// Many files are best asked for in this order: what is said of them lies in it on the disk. Equal numbers leave them as
+    /// they came.
+    pub fn order(&self) -> u32 {
+        match self.node {
+            Node::Inode(number) => number,
+            Node::Known(_) => 0,
+        }
+    }
+}
+
 /// What a name stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Node {
@@ -191,6 +202,9 @@ pub trait FileSystem {
     /// # Errors
     /// It cannot be read.
     fn file(&self, entry: &Entry) -> Result<File>;
+
+    /// The files of these names will soon be asked for. Some dozens or hundreds at once are right.
+    fn expect(&self, _names: &[Entry]) {}
 
     /// Whether two names are the same. FAT does not care for their case.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {

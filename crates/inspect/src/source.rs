@@ -1,16 +1,20 @@
 //! A disk, or a part of it, that is read in small pieces: blocks that were read once are kept for a while.
 
 use disk::{Data, Disk, Error, Io, Range, Result};
+use reactor::InFlight;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Blocks of this many bytes are kept, or of the disk's minimum block size if that is larger.
 const BLOCK: u64 = 4096;
 /// So many bytes of blocks are kept at most.
 const KEPT: u64 = 8 << 20;
+/// So many requests are under way at once for what is expected.
+const AHEAD: usize = 16;
 
 /// A disk or a part of it. All parts of one disk share a cache.
 #[derive(Clone)]
@@ -106,6 +110,26 @@ impl Source {
         if len == 0 { Ok(Vec::new()) } else { self.bytes(at, len as usize) }
     }
 
+    /// Reads into the cache what will soon be asked for, several pieces at once: on a distant disk that saves one way there
+    /// and back for each. No more than half of the cache is filled; what fails will fail again when it is asked for.
+    pub fn expect(&self, ranges: impl IntoIterator<Item = Range>) {
+        let ranges = ranges.into_iter().filter(|range| !range.is_empty());
+        // All of them first: to say where the next one is may need the cache.
+        let on_disk: Vec<Range> = ranges.filter_map(|range| self.on_disk(range).ok()).collect();
+        self.cache.expect(&on_disk);
+    }
+
+    /// The bytes, if all of them are in the cache.
+    pub(crate) fn kept(&self, range: Range) -> Option<Data> {
+        let range = self.on_disk(range).ok()?;
+        let kept = self.cache.lock();
+        let pieces = range.split_at_multiples(self.cache.block).map(|piece| {
+            let (block, _) = kept.blocks.get(&(piece.start / self.cache.block))?;
+            Some(block.slice(piece.start % self.cache.block, piece.len))
+        });
+        pieces.collect::<Option<Vec<Data>>>().map(Data::join)
+    }
+
     /// Bytes past the cache: for contents, of which each is read once. At most [`Source::step`] bytes.
     pub fn fetch(&self, range: Range) -> Io<'_, Data> {
         let range = match self.on_disk(range) {
@@ -141,11 +165,15 @@ impl Source {
 }
 
 impl Cache {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The block that byte `at` is in. What is missing of the blocks up to byte `end` is read along with it.
     fn block_with(&self, at: u64, end: u64) -> Result<Data> {
         let number = at / self.block;
         let missing = {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.lock();
             kept.uses += 1;
             let uses = kept.uses;
             if let Some((block, used)) = kept.blocks.get_mut(&number) {
@@ -156,31 +184,88 @@ impl Cache {
                 (number + 1).max(end.div_ceil(self.block)).min(number + (self.maximum / self.block).max(1));
             (number + 1..last).find(|n| kept.blocks.contains_key(n)).unwrap_or(last)
         };
-        let start = number * self.block;
-        let len = (missing * self.block).min(self.size) - start;
         let mut read = Vec::new();
-        for piece in Range::new(start, len).split_at_multiples(self.maximum) {
+        for piece in self.on_disk(number, missing).split_at_multiples(self.maximum) {
             read.push(self.disk.read(piece).wait()?);
         }
-        let data = Data::join(read);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.keep(number, &Data::join(read)))
+    }
+
+    /// Where the blocks from one to another, which is not one of them, lie.
+    fn on_disk(&self, first: u64, end: u64) -> Range {
+        let start = first * self.block;
+        Range::new(start, (end * self.block).min(self.size) - start)
+    }
+
+    /// Keeps blocks, and hands out the first.
+    fn keep(&self, number: u64, data: &Data) -> Data {
+        let mut kept = self.lock();
         let uses = kept.uses;
-        for n in number..missing {
-            let from = (n - number) * self.block;
+        for n in 0..data.len().div_ceil(self.block) {
+            let from = n * self.block;
             // A copy, so that a kept block does not hold on to a larger piece of memory, or to memory of the disk.
-            let bytes = data.slice(from, self.block.min(len - from)).to_vec();
+            let bytes = data.slice(from, self.block.min(data.len() - from)).to_vec();
             let block = if bytes.iter().all(|b| *b == 0) {
                 Data::zeroes(bytes.len() as u64)
             } else {
                 Data::copy_from(&bytes)
             };
-            kept.blocks.insert(n, (block, uses));
+            kept.blocks.insert(number + n, (block, uses));
         }
         let first = kept.blocks[&number].0.clone();
         if kept.blocks.len() as u64 > KEPT / self.block {
             kept.forget_half();
         }
-        Ok(first)
+        first
+    }
+
+    fn expect(&self, ranges: &[Range]) {
+        let most = (KEPT / self.block / 2) as usize;
+        let mut missing = BTreeSet::new();
+        {
+            let mut kept = self.lock();
+            kept.uses += 1;
+            let uses = kept.uses;
+            let numbers = ranges.iter().flat_map(|r| r.start / self.block..r.end().div_ceil(self.block));
+            for number in numbers.take(most) {
+                match kept.blocks.get_mut(&number) {
+                    // So that what comes now does not drive it out.
+                    Some((_, used)) => *used = uses,
+                    None => drop(missing.insert(number)),
+                }
+            }
+        }
+        // Neighbours in one request, as far as the disk likes it.
+        let longest = (self.maximum.min(256 << 10) / self.block).max(1);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for number in missing {
+            match runs.last_mut() {
+                Some((first, end)) if *end == number && number - *first < longest => *end += 1,
+                _ => runs.push((number, number + 1)),
+            }
+        }
+        // One alone is no slower when it is asked for.
+        if runs.len() < 2 && runs.first().is_none_or(|(first, end)| end - first < 2) {
+            return;
+        }
+        let mut runs = runs.into_iter();
+        reactor::block_on(async {
+            type Reading<'a> = Pin<Box<dyn Future<Output = (u64, Result<Data>)> + 'a>>;
+            let mut flying: InFlight<Reading<'_>> = InFlight::new();
+            loop {
+                while flying.len() < AHEAD
+                    && let Some((first, end)) = runs.next()
+                {
+                    let range = self.on_disk(first, end);
+                    flying.push(Box::pin(async move { (first, self.disk.read(range).await) }));
+                }
+                match flying.next().await {
+                    Some((first, Ok(data))) => drop(self.keep(first, &data)),
+                    Some((_, Err(_))) => {}
+                    None => break,
+                }
+            }
+        });
     }
 }
 

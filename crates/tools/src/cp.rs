@@ -20,6 +20,9 @@ use std::{
     process::ExitCode,
 };
 
+/// So many files are announced to the file system at once.
+const EXPECTED: usize = 64;
+
 /// Copy files out of the file system on a disk.
 #[derive(Parser, Debug)]
 #[command(
@@ -198,22 +201,47 @@ impl Cp<'_> {
             entries.push(entry);
             Ok(ControlFlow::Continue(()))
         });
-        for entry in entries {
-            let path = joined(path, &entry.name);
-            if let Err(e) = self.entry(&entry, &path, into, depth) {
-                self.code = self.invocation.failed(&e);
+        entries.sort_by_key(Entry::order);
+        let mut directories: Vec<(Entry, File)> = Vec::new();
+        for some in entries.chunks(EXPECTED) {
+            self.file_system.expect(some);
+            let files: Vec<(&Entry, Result<File>)> =
+                some.iter().map(|entry| (entry, self.entry(entry, path))).collect();
+            let contents: Vec<&File> = files.iter().filter_map(|(_, file)| file.as_ref().ok()).collect();
+            content::expect(self.file_system, &contents);
+            for (entry, file) in files {
+                match file {
+                    Ok(file) if file.is_directory() => directories.push((entry.clone(), file)),
+                    file => self.one(file, entry, path, into, depth),
+                }
+            }
+        }
+        for some in directories.chunks(EXPECTED) {
+            content::expect(self.file_system, &some.iter().map(|(_, file)| file).collect::<Vec<_>>());
+            for (entry, file) in some {
+                self.one(Ok(file.clone()), entry, path, into, depth);
             }
         }
         read.with_context(|| quoted(path))
     }
 
-    fn entry(&mut self, entry: &Entry, path: &[u8], into: &Directory, depth: usize) -> Result<()> {
-        let shown = || quoted(path);
-        let mut file = self.file_system.file(entry).with_context(shown)?;
+    /// The file that is to be copied for a name.
+    fn entry(&self, entry: &Entry, directory: &[u8]) -> Result<File> {
+        let path = joined(directory, &entry.name);
+        let shown = || quoted(&path);
+        let file = self.file_system.file(entry).with_context(shown)?;
         if file.kind == Kind::Link && !self.keep_links {
-            file = path::resolve(self.file_system, path, true).with_context(shown)?.file;
+            return Ok(path::resolve(self.file_system, &path, true).with_context(shown)?.file);
         }
-        self.copy(&file, path, into, &entry.name, depth + 1)
+        Ok(file)
+    }
+
+    /// Copies one of many, or says why not.
+    fn one(&mut self, file: Result<File>, entry: &Entry, directory: &[u8], into: &Directory, depth: usize) {
+        let path = joined(directory, &entry.name);
+        if let Err(e) = file.and_then(|file| self.copy(&file, &path, into, &entry.name, depth + 1)) {
+            self.code = self.invocation.failed(&e);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::{ArgAction, CommandFactory, Parser};
-use inspect::{File, FileSystem, Kind, path};
+use inspect::{Entry, File, FileSystem, Kind, path};
 pub(crate) use listing::human;
 use listing::{Listing, Row};
 use std::{
@@ -24,6 +24,8 @@ use std::{
 
 /// Directories that lie deeper are not gone into: what has so many is damaged.
 pub(crate) const DEEPEST: usize = 500;
+/// So many files are announced at once.
+const EXPECTED: usize = 1024;
 
 /// List directories of the file system on a disk, or its partitions.
 #[derive(Parser, Debug)]
@@ -188,18 +190,22 @@ impl Ls<'_> {
         if let Err(e) = read {
             self.failed(&path, e);
         }
-        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows.sort_by_key(Entry::order);
         let mut shown = Vec::new();
-        for entry in rows {
+        for (number, entry) in rows.iter().enumerate() {
             if !wants_all {
-                shown.push(Row { name: entry.name, file: None, target: None });
+                shown.push(Row { name: entry.name.clone(), file: None, target: None });
                 continue;
             }
-            match self.file_system.file(&entry) {
-                Ok(file) => shown.push(self.row(entry.name, file)),
+            if number % EXPECTED == 0 {
+                self.file_system.expect(&rows[number..rows.len().min(number + EXPECTED)]);
+            }
+            match self.file_system.file(entry) {
+                Ok(file) => shown.push(self.row(entry.name.clone(), file)),
                 Err(e) => self.failed(&joined(&path, &entry.name), e),
             }
         }
+        shown.sort_by(|a, b| a.name.cmp(&b.name));
         let inner: Vec<(Vec<u8>, File)> = match self.options.recursive {
             true => shown
                 .iter()

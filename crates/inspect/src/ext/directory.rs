@@ -5,8 +5,8 @@ use crate::bytes::{byte, le16, le32, part};
 use disk::{Error, Result};
 use std::ops::ControlFlow;
 
-/// Read at once.
-const STEP: u64 = 32 << 10;
+/// Read at once, at first, and in the end of a large directory.
+const STEPS: (u64, u64) = (32 << 10, 256 << 10);
 
 type Each<'a> = &'a mut dyn FnMut(u32, &[u8]) -> Result<ControlFlow<()>>;
 
@@ -27,10 +27,10 @@ pub(super) fn entries(ext: &Ext, inode: &Inode, each: Each<'_>) -> Result<()> {
     }
     let size = ext.superblock.block;
     let mut buffer = Vec::new();
-    let mut at = 0;
+    let (mut at, mut step) = (0, STEPS.0.max(size));
     while at < inode.size {
         let run = ext.run_of(inode, at)?;
-        let len = run.len.min(STEP.max(size)).min((inode.size - at).next_multiple_of(size));
+        let len = run.len.min(step).min((inode.size - at).next_multiple_of(size));
         if !matches!(run.place, crate::Place::Zeroes) {
             buffer.resize(len as usize, 0);
             ext.read_inode(inode, at, &mut buffer)?;
@@ -42,6 +42,7 @@ pub(super) fn entries(ext: &Ext, inode: &Inode, each: Each<'_>) -> Result<()> {
         }
         // A hole may be as large as it likes.
         at += if matches!(run.place, crate::Place::Zeroes) { run.len } else { len };
+        step = (step * 2).min(STEPS.1.max(size));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{
     file_system::{Node, Time, Whereabouts, no_directory},
     path::LONGEST_TARGET,
 };
-use disk::{Data, Error, Result};
+use disk::{Data, Error, Range, Result};
 pub(crate) use inode::Inode;
 use journal::Journal;
 use std::ops::ControlFlow;
@@ -92,17 +92,22 @@ impl Ext {
         Ok(u64::from(le32(&bytes, 8)) | high)
     }
 
-    fn inode(&self, number: u32) -> Result<Inode> {
+    /// Where an inode is: its block, and its place there.
+    fn place_of(&self, number: u32) -> Result<(u64, u64)> {
         let s = &self.superblock;
         if number == 0 || number > s.inodes {
             return Err(Error::io(format!("there is no inode {number}")));
         }
         let (group, index) = ((number - 1) / s.inodes_per_group, (number - 1) % s.inodes_per_group);
         let at = u64::from(index) * s.inode_size;
-        let mut bytes = vec![0; s.inode_size as usize];
-        let block = self.inode_table(group.into())?.saturating_add(at / s.block);
-        self.read_block(block, at % s.block, &mut bytes)?;
-        Inode::parse(number, &bytes, s)
+        Ok((self.inode_table(group.into())?.saturating_add(at / s.block), at % s.block))
+    }
+
+    fn inode(&self, number: u32) -> Result<Inode> {
+        let (block, offset) = self.place_of(number)?;
+        let mut bytes = vec![0; self.superblock.inode_size as usize];
+        self.read_block(block, offset, &mut bytes)?;
+        Inode::parse(number, &bytes, &self.superblock)
     }
 
     fn file_of(&self, number: u32) -> Result<File> {
@@ -221,6 +226,19 @@ impl FileSystem for Ext {
             Node::Inode(number) => self.file_of(*number),
             Node::Known(file) => Ok(file.clone()),
         }
+    }
+
+    fn expect(&self, names: &[Entry]) {
+        let numbers = names.iter().filter_map(|entry| match entry.node {
+            Node::Inode(number) => Some(number),
+            Node::Known(_) => None,
+        });
+        let size = self.superblock.block;
+        self.source.expect(numbers.filter_map(|number| {
+            let (block, offset) = self.place_of(number).ok()?;
+            let (block, _) = self.journal.place(block);
+            Some(Range::new(block.checked_mul(size)?.checked_add(offset)?, self.superblock.inode_size))
+        }));
     }
 
     fn target(&self, link: &File) -> Result<Vec<u8>> {
