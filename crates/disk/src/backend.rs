@@ -47,6 +47,8 @@ pub struct Client<'a> {
     pub export: &'a str,
     /// The client may only read.
     pub read_only: bool,
+    /// Only the facts of the disk matter, and no request follows: nothing may be made, changed or begun for it.
+    pub looks: bool,
     /// The connection is encrypted.
     pub tls: bool,
     /// With which certificate it has proved who it is, over TLS.
@@ -73,6 +75,7 @@ impl<'a> Client<'a> {
             connection: self.connection,
             export,
             read_only: self.read_only,
+            looks: self.looks,
             tls: self.tls,
             certificate: self.certificate.clone(),
             peer: self.peer.clone(),

@@ -8,7 +8,10 @@ mod kept;
 mod layer;
 mod recent;
 
-use crate::common::{on_read::OnRead, wrap::export_name};
+use crate::common::{
+    on_read::OnRead,
+    wrap::{export_name, stated},
+};
 use async_lock::Mutex;
 use blocks::{Cache, Shared};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result};
@@ -20,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
-use store::{Blocks, Store};
+use store::{Blocks, Header, Store};
 
 /// Keep blocks of a slow disk in a file.
 #[derive(Params)]
@@ -97,6 +100,39 @@ impl Filter for CacheFilter {
     }
 }
 
+impl CacheFilter {
+    /// The size of the blocks over a disk, which that of a file is if there is one.
+    fn block(&self, below: &Facts, header: Option<&Header>) -> u64 {
+        let block = self.cache_min_block_size.bytes().max(below.blocks.minimum.into());
+        header.map_or(block, |header| header.block)
+    }
+
+    /// What a cache of such blocks is over a disk, and what becomes of writes.
+    fn over(&self, below: &Facts, block: u64, kept: bool) -> (Facts, Mode) {
+        let mode = match self.cache {
+            // Nobody would ever say when to write back.
+            Mode::WriteBack if !below.flush && !kept => Mode::WriteThrough,
+            mode => mode,
+        };
+        let flush = below.flush || (below.write && (mode == Mode::Unsafe || kept));
+        let mut blocks = below.blocks;
+        blocks.preferred = blocks.preferred.max(block.min(1 << 16) as u32);
+        let facts = Facts {
+            blocks,
+            flush,
+            fua: below.write && flush,
+            cache: true,
+            // All share the cache, and the disk below it.
+            multi_conn: true,
+            // They speak of the disk below, not of what has been written since.
+            contexts: Arc::new([]),
+            identity: below.identity.clone().filter(|_| !below.write),
+            ..below.clone()
+        };
+        (facts, mode)
+    }
+}
+
 /// Where blocks are.
 enum Place {
     Temporary(Arc<Store>),
@@ -151,6 +187,16 @@ struct Caching {
 }
 
 impl Caching {
+    /// What a cache of this disk would be. A file is looked at, and stays as it is.
+    fn glance(&self, disk: Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
+        let below = disk.facts();
+        let file = self.place.file();
+        let header = file.map(|file| kept::glance(file, below)).transpose()?.flatten();
+        let block = self.params.block(below, header.as_ref());
+        let (facts, _) = self.params.over(below, block, file.is_some());
+        Ok(stated(facts, disk))
+    }
+
     /// The cache of an export, over a disk below that this client may use.
     async fn cache(&self, client: &Client<'_>) -> Result<Arc<Cache>> {
         let export = export_name(&*self.next, client).await?;
@@ -217,6 +263,9 @@ impl Caching {
 impl Backend for Caching {
     fn open<'a>(&'a self, client: &'a Client<'a>) -> Io<'a, Arc<dyn Disk>> {
         Io::later(async move {
+            if client.looks {
+                return self.glance(self.next.open(client).await?);
+            }
             let cache = self.cache(client).await?;
             let facts = cache.facts.clone();
             let facts = if client.read_only { facts.without_write() } else { facts };
@@ -243,9 +292,8 @@ impl Backend for Caching {
 
 impl Shared {
     fn open(params: &CacheFilter, place: &Place, below: &Facts) -> Result<Shared> {
-        let block = params.cache_min_block_size.bytes().max(below.blocks.minimum.into());
-        let blocks = place.blocks(block, below)?;
-        let block = blocks.header().map_or(block, |header| header.block);
+        let blocks = place.blocks(params.block(below, None), below)?;
+        let block = params.block(below, blocks.header());
         let recent = params.cache_max_size.map(|size| {
             let most = (size.bytes() / block).max(2);
             Recent::new(most, params.cache_high_threshold, params.cache_low_threshold)
@@ -257,30 +305,9 @@ impl Shared {
 impl Cache {
     fn new(params: &CacheFilter, base: Arc<dyn Disk>, may_write: bool, shared: Arc<Shared>) -> Result<Cache> {
         let below = base.facts();
-        let block = params.cache_min_block_size.bytes().max(below.blocks.minimum.into());
-        let block = shared.blocks.header().map_or(block, |header| header.block);
+        let block = params.block(below, shared.blocks.header());
         let may_write = may_write && below.write;
-        let kept = shared.is_kept();
-        let mode = match params.cache {
-            // Nobody would ever say when to write back.
-            Mode::WriteBack if !below.flush && !kept => Mode::WriteThrough,
-            mode => mode,
-        };
-        let flush = below.flush || (below.write && (mode == Mode::Unsafe || kept));
-        let mut blocks = below.blocks;
-        blocks.preferred = blocks.preferred.max(block.min(1 << 16) as u32);
-        let facts = Facts {
-            blocks,
-            flush,
-            fua: below.write && flush,
-            cache: true,
-            // All share the cache, and the disk below it.
-            multi_conn: true,
-            // They speak of the disk below, not of what has been written since.
-            contexts: Arc::new([]),
-            identity: below.identity.clone().filter(|_| !below.write),
-            ..below.clone()
-        };
+        let (facts, mode) = params.over(below, block, shared.is_kept());
         let end = below.size - below.size % u64::from(below.blocks.minimum);
         let on_read = params.cache_on_read.clone();
         Ok(Cache { facts, mode, on_read, block, end, may_write, base, shared })

@@ -10,10 +10,14 @@ mod header;
 mod layer;
 mod tracker;
 
-use crate::common::{control::Control, gate::Gate, wrap::export_name};
+use crate::common::{
+    control::Control,
+    gate::Gate,
+    wrap::{export_name, stated},
+};
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result, resize::Resizing};
 use file::Store;
-use header::{Header, name_fault};
+use header::{Checkpoint, Header, name_fault};
 use layer::Layer;
 use params::{ParamError, Params, Size};
 use std::{
@@ -116,6 +120,46 @@ impl Follow {
         Ok(State::Opened(store, header))
     }
 
+    fn new_header(&self, export: &str, size: u64) -> Header {
+        Header {
+            turn: 0,
+            granule: self.params.cbt_granularity.map_or(GRANULARITY, Size::bytes),
+            size,
+            becoming: None,
+            epoch: 1,
+            in_use: None,
+            export: export.to_owned(),
+            checkpoints: Vec::new(),
+        }
+    }
+
+    /// Ends and starts the checkpoints that the parameters name.
+    fn begin(&self, header: &mut Header) -> Result<()> {
+        header.checkpoints.retain(|checkpoint| !self.params.cbt_drop.contains(&checkpoint.name));
+        for name in &self.params.cbt_reset {
+            control::begin(header, name, true)?;
+        }
+        for name in &self.params.cbt_name {
+            if header.find(name).is_none() {
+                control::begin(header, name, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The checkpoints that there would be. The file stays as it is.
+    fn glance(&self, export: &str, size: u64) -> Result<Vec<Checkpoint>> {
+        let mut header = match self.open()? {
+            State::Opened(store, header) => {
+                check(&header, &store, export, size)?;
+                header
+            }
+            _ => self.new_header(export, size),
+        };
+        self.begin(&mut header)?;
+        Ok(header.checkpoints)
+    }
+
     /// The account of the disk of this export, which has this size. Waits for the medium.
     fn tracker(&self, export: &str, size: u64) -> Result<Arc<Tracker>> {
         let mut state = self.state();
@@ -134,23 +178,11 @@ impl Follow {
         let (store, header) = match std::mem::take(&mut *state) {
             State::Opened(store, header) => (store, header),
             _ => {
-                let header = Header {
-                    turn: 0,
-                    granule: self.params.cbt_granularity.map_or(GRANULARITY, Size::bytes),
-                    size,
-                    becoming: None,
-                    epoch: 1,
-                    in_use: None,
-                    export: export.to_owned(),
-                    checkpoints: Vec::new(),
-                };
+                let header = self.new_header(export, size);
                 (Store::create(&self.params.cbt_file, &header)?, header)
             }
         };
-        check_export(&header, &store, export)?;
-        if size != header.size && header.becoming != Some(size) {
-            return Err(other_size(&store, header.size, size));
-        }
+        check(&header, &store, export, size)?;
         let found = store.load(header)?;
         if found.widened > 0 {
             let (name, count) = (store.name(), found.widened);
@@ -166,22 +198,18 @@ impl Follow {
         if unfinished {
             reactor::block_on(tracker.after_resize(size))?;
         }
-        let named = &self.params;
-        tracker.change_checkpoints(|header| {
-            header.checkpoints.retain(|checkpoint| !named.cbt_drop.contains(&checkpoint.name));
-            for name in &named.cbt_reset {
-                control::begin(header, name, true)?;
-            }
-            for name in &named.cbt_name {
-                if header.find(name).is_none() {
-                    control::begin(header, name, false)?;
-                }
-            }
-            Ok(())
-        })?;
+        tracker.change_checkpoints(|header| self.begin(header))?;
         *state = State::Tracking(tracker.clone());
         Ok(tracker)
     }
+}
+
+fn check(header: &Header, store: &Store, export: &str, size: u64) -> Result<()> {
+    check_export(header, store, export)?;
+    if size != header.size && header.becoming != Some(size) {
+        return Err(other_size(store, header.size, size));
+    }
+    Ok(())
 }
 
 fn check_export(header: &Header, store: &Store, export: &str) -> Result<()> {
@@ -197,6 +225,14 @@ fn other_size(store: &Store, before: u64, now: u64) -> Error {
     Error::invalid(format!(
         "{file}: it follows a disk of {before} bytes, and this one has {now}; remove the file, and make a full backup"
     ))
+}
+
+/// Of a disk with these checkpoints, over one of the facts `below`.
+fn facts(below: &Facts, checkpoints: &[Checkpoint]) -> Facts {
+    let own = checkpoints.iter().map(|checkpoint| format!("qemu:dirty-bitmap:{}", checkpoint.name));
+    let others = below.contexts.iter().map(|context| context.to_string());
+    let contexts = own.chain(others).map(String::into_boxed_str).collect();
+    Facts { contexts, ..below.clone() }
 }
 
 struct Following {
@@ -218,16 +254,18 @@ impl Backend for Following {
             let next = self.next.open(client).await?;
             let size = next.resizing().map_or(next.facts().size, Resizing::size);
             let follow = self.follow.clone();
+            if client.looks {
+                let checkpoints = reactor::unblock(move || follow.glance(&export, size)).await??;
+                let facts = facts(next.facts(), &checkpoints);
+                return Ok(stated(facts, next));
+            }
             let (tracker, checkpoints) = reactor::unblock(move || {
                 let tracker = follow.tracker(&export, size)?;
                 let checkpoints = tracker.books().header.checkpoints.clone();
                 Ok::<_, Error>((tracker, checkpoints))
             })
             .await??;
-            let own = checkpoints.iter().map(|checkpoint| format!("qemu:dirty-bitmap:{}", checkpoint.name));
-            let below = next.facts().contexts.iter().map(|context| context.to_string());
-            let contexts = own.chain(below).map(String::into_boxed_str).collect();
-            let facts = Facts { contexts, ..next.facts().clone() };
+            let facts = facts(next.facts(), &checkpoints);
             let since = checkpoints.iter().map(|checkpoint| checkpoint.epoch).collect();
             let passing = self.follow.gate.passing();
             Ok(Arc::new(Layer { facts, since, passing, tracker, next }) as Arc<dyn Disk>)

@@ -88,7 +88,11 @@ impl CopyOnWrite {
     /// The disk of a client over that of the backend below.
     fn layer(&self, client: &Client<'_>, export: &str, base: Arc<dyn Disk>) -> Result<Layer> {
         let key = self.params.cow_key.of(client, export)?;
-        let overlay = self.overlays.get(&key, base.facts())?;
+        let overlay = if client.looks {
+            self.overlays.glance(&key, base.facts())?
+        } else {
+            self.overlays.get(&key, base.facts())?
+        };
         let leave = Leave::new(&self.overlays, key);
         // What the overlay stands on, lowest first; nothing is ever written to it.
         let base = overlay.parents.iter().rev().try_fold(base, |base, parent| {

@@ -153,7 +153,7 @@ impl Backend for Replaying {
             let disk = self.next.open(client).await?;
             let facts = disk.facts();
             // Nobody could be told that the disk has become another.
-            if disk.resizing().is_some() {
+            if disk.resizing().is_some() || client.looks {
                 return Ok(disk);
             }
             Ok(match self.ahead(client, facts).await? {

@@ -49,6 +49,7 @@ pub(crate) fn serve(admitted: &Admitted, backend: &dyn Backend, options: &Option
         connection: number,
         export: "",
         read_only: options.read_only,
+        looks: false,
         tls: false,
         certificate: None,
         peer: peer.clone(),

@@ -9,8 +9,10 @@ use disk::{Backend, Blocks, Client, Facts, ThreadModel};
 use params::{Args, Kind, Param};
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// An explanation, and whether everything in it could be served.
 pub(crate) struct Explained {
@@ -64,13 +66,16 @@ fn explain(
     };
     // Each layer's backend as it is made, the plugin's first.
     let made: RefCell<Vec<Arc<dyn Backend>>> = RefCell::default();
-    let started = stack.start(arguments, &|_, _, backend| {
-        made.borrow_mut().push(backend.clone());
-        backend
+    let (started, warnings) = heard(|| {
+        stack.start(arguments, &|_, _, backend| {
+            made.borrow_mut().push(backend.clone());
+            backend
+        })
     });
     let made = made.into_inner();
-    let client = Client { export, read_only, ..Client::default() };
-    let opened: Vec<Result<Seen, String>> = made.iter().map(|backend| see(&**backend, &client)).collect();
+    let client = Client { export, read_only, looks: true, ..Client::default() };
+    let (opened, said): (Vec<Result<Seen, String>>, Vec<Vec<String>>) =
+        made.iter().map(|backend| heard(|| see(&**backend, &client))).unzip();
 
     let components: Vec<About> = stack.components().collect();
     let given = shares.filters.iter().chain([&shares.plugin]);
@@ -98,11 +103,21 @@ fn explain(
             }
             (None, _) => text += "    not reached\n",
         }
+        // What the layers below say, they say again.
+        let before = depth.checked_sub(1).and_then(|below| said.get(below));
+        let new = |line: &&String| !before.is_some_and(|before| before.contains(line));
+        for line in said.get(depth).into_iter().flatten().filter(new) {
+            let _ = writeln!(text, "    warning: {line}");
+        }
         layers.push(text);
     }
     let mut text = layers.join("\n");
     if let (Ok(_), Some(Ok(seen))) = (&started, opened.last()) {
         text += &clients_see(&client, seen);
+        text += &with_tls(&client, seen, made.last().map(|backend| &**backend));
+    }
+    for line in warnings {
+        let _ = writeln!(text, "warning: {line}");
     }
     (Explained { text, served }, started.ok())
 }
@@ -143,7 +158,7 @@ fn parameters(params: &[Param], given: &Args) -> String {
         let values: Vec<&str> =
             given.iter().filter(|arg| param.is_called(&arg.key)).map(|arg| arg.value.as_str()).collect();
         let value = match (&values[..], param.default) {
-            ([], Some(default)) => format!("{default} (the default)"),
+            ([], Some(default)) => format!("{} (the default)", one_line(default)),
             ([], None) if param.required => "missing, and required".to_owned(),
             ([], None) => "not given".to_owned(),
             _ if matches!(param.kind, Kind::Secret) => "(a secret)".to_owned(),
@@ -151,9 +166,14 @@ fn parameters(params: &[Param], given: &Args) -> String {
             // The last one counts.
             ([.., last], _) => (*last).to_owned(),
         };
-        let _ = writeln!(text, "    {:width$} = {value}", param.key);
+        let _ = writeln!(text, "    {:width$} = {}", param.key, one_line(&value));
     }
     text
+}
+
+/// A text of several lines as one.
+fn one_line(text: &str) -> String {
+    text.trim_end_matches('\n').replace('\n', "\\n")
 }
 
 /// What a disk is.
@@ -233,10 +253,62 @@ fn clients_see(client: &Client<'_>, Seen { facts, model, .. }: &Seen) -> String 
     text
 }
 
+/// What clients are told that use TLS, where that is something else.
+fn with_tls(client: &Client<'_>, without: &Seen, backend: Option<&dyn Backend>) -> String {
+    let client = Client { tls: true, ..client.clone() };
+    match backend.map(|backend| heard(|| see(backend, &client)).0) {
+        Some(Ok(seen))
+            if seen.facts.size != without.facts.size
+                || abilities(&seen.facts) != abilities(&without.facts) =>
+        {
+            let (size, abilities) = (size(seen.facts.size), join(&abilities(&seen.facts)));
+            format!("that is without TLS; with TLS, clients get {size}; can: {abilities}\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Calls, and hears of what would be a warning in a server's log.
+fn heard<T>(call: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let heard = Heard::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(heard.clone())
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .with_ansi(false)
+        .finish();
+    let outcome = tracing::subscriber::with_default(subscriber, call);
+    let bytes = std::mem::take(&mut *heard.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let text = String::from_utf8_lossy(&bytes);
+    (outcome, text.lines().map(|line| line.trim().to_owned()).collect())
+}
+
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Heard {
+    type Writer = Heard;
+    fn make_writer(&self) -> Heard {
+        self.clone()
+    }
+}
+
 /// What a list shows.
 fn exports(backend: &dyn Backend, read_only: bool) -> String {
     let mut text = String::new();
-    match backend.exports(&Client { read_only, ..Client::default() }).wait() {
+    match backend.exports(&Client { read_only, looks: true, ..Client::default() }).wait() {
         Ok(exports) => {
             for export in exports {
                 let description = export.description.map(|text| format!(": {text}")).unwrap_or_default();
@@ -332,13 +404,14 @@ mod tests {
         );
     }
 
+    fn told(line: &[&str]) -> String {
+        let options = ServeOptions::parse(line).unwrap();
+        let stack = Stack::find(&options).unwrap();
+        explain(&stack, &options.arguments, "", false).0.text
+    }
+
     #[test]
     fn every_filter_that_lowers_what_a_disk_can_do_is_found_out() {
-        let told = |line: &[&str]| {
-            let options = ServeOptions::parse(line).unwrap();
-            let stack = Stack::find(&options).unwrap();
-            explain(&stack, &options.arguments, "", false).0.text
-        };
         for (filter, expected) in [
             ("nozero", "takes away: zero, fast zero"),
             ("noextents", "takes away: extents"),
@@ -353,5 +426,105 @@ mod tests {
         let policy = told(&["--filter=blocksize-policy", "memory", "1M", "blocksize-preferred=32K"]);
         assert!(policy.contains("tells clients of blocks: at least 1, best 32768"), "{policy}");
         assert!(policy.contains("\nblocks: at least 1, best 32768"), "{policy}");
+    }
+
+    /// What filters cannot do without, and what they are told here so that they do something.
+    const GIVEN: &[(&str, &[&str])] = &[
+        ("cbt", &["cbt-file=FILE", "cbt-name=a"]),
+        ("ddrescue", &["ddrescue-mapfile=MAP"]),
+        ("extentlist", &["extentlist=LIST"]),
+        ("log", &["logfile=FILE"]),
+        ("map", &["map=0-511:512", "map=512-1023:0"]),
+        ("multi-conn", &["multi-conn-mode=disable"]),
+        ("partition", &["partition=1"]),
+        ("pause", &["pause-control=FILE"]),
+        ("prefetch", &["prefetch-file=TRACE"]),
+        ("protect", &["protect=0-511"]),
+        ("stats", &["statsfile=FILE"]),
+        ("trace", &["trace-file=FILE"]),
+        ("truncate", &["truncate=512K"]),
+        ("xor", &["xor=1", "xorlen=1"]),
+    ];
+
+    #[test]
+    fn no_filter_takes_anything_away_without_a_word_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+        put("MAP", b"0 + 1\n0 0x100000 +\n");
+        put("LIST", b"0 64K\n");
+        // Of a disk of 1 MiB, of which nothing was read; with its checksum.
+        let head = [&b"DPTRACE\x01"[..], &(1u64 << 20).to_le_bytes(), &[0, 0], &0x6f5a800bu32.to_le_bytes()];
+        put("TRACE", &head.concat());
+        let mut plain = vec![0; 1 << 20];
+        plain[446 + 4] = 0x83;
+        plain[446 + 8..446 + 16].copy_from_slice(&[1, 0, 0, 0, 100, 0, 0, 0]);
+        plain[510..512].copy_from_slice(&[0x55, 0xaa]);
+        put("DISK", &plain);
+        let there = || std::fs::read_dir(dir.path()).unwrap().count();
+        let before = there();
+        for plugin in [["memory", "1M"], ["null", "1M"], ["file", "DISK"]] {
+            for filter in filters::FILTERS.iter().map(|filter| filter.about.name) {
+                let given =
+                    GIVEN.iter().find(|(name, _)| *name == filter).map_or(&[][..], |(_, given)| given);
+                if filter == "partition" && plugin[0] != "file" {
+                    continue;
+                }
+                let place = |word: &str| {
+                    ["FILE", "MAP", "LIST", "TRACE", "DISK"].iter().fold(word.to_owned(), |word, name| {
+                        word.replace(name, &dir.path().join(name).display().to_string())
+                    })
+                };
+                let words: Vec<String> = [format!("--filter={filter}")]
+                    .into_iter()
+                    .chain(plugin.iter().chain(given).map(|word| place(word)))
+                    .collect();
+                let line: Vec<&str> = words.iter().map(String::as_str).collect();
+                let options = ServeOptions::parse(&line).unwrap();
+                let stack = Stack::find(&options).unwrap();
+                let Explained { text, served } = explain(&stack, &options.arguments, "", false).0;
+                assert!(served, "{filter}: {text}");
+                let made: RefCell<Vec<Arc<dyn Backend>>> = RefCell::default();
+                let keep = |backend: Arc<dyn Backend>| {
+                    made.borrow_mut().push(backend.clone());
+                    backend
+                };
+                stack.start(&options.arguments, &|_, _, backend| keep(backend)).unwrap();
+                let made = made.into_inner();
+                let [below, above] = &made[..] else { panic!("a plugin and a filter") };
+                let client = Client { looks: true, ..Client::local("") };
+                let facts = |backend: &dyn Backend| backend.open(&client).wait().unwrap().facts().clone();
+                let (old, new) = (facts(&**below), facts(&**above));
+                let own = text.split("\n\n").next().unwrap();
+                for lost in abilities(&old).iter().filter(|ability| !abilities(&new).contains(ability)) {
+                    let line = own.lines().find(|line| line.contains("takes away: ")).unwrap_or_default();
+                    let words = line.split_once(": ").map_or("", |(_, words)| words);
+                    assert!(words.split(", ").any(|word| word == lost), "{filter} loses {lost}: {text}");
+                }
+                let told = |what: &str| own.contains(what);
+                assert_eq!(told("    size: "), old.size != new.size, "{filter}: {text}");
+                assert_eq!(told("    blocks: "), old.blocks != new.blocks, "{filter}: {text}");
+                assert_eq!(told("makes the disk read-only"), old.write && !new.write, "{filter}: {text}");
+                assert_eq!(
+                    told("    thread model: "),
+                    below.thread_model() != above.thread_model(),
+                    "{filter}: {text}"
+                );
+                assert_eq!(there(), before, "{filter} has made something");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_server_would_warn_of_is_told() {
+        let text = told(&["--filter=readahead", "--filter=nocache", "memory", "1M"]);
+        let warning =
+            "    warning: readahead does nothing: what is below cannot cache; put the filter cache behind";
+        assert_eq!(text.matches(warning).count(), 1, "{text}");
+        let text = told(&["--filter=tls-fallback", "memory", "1M"]);
+        assert!(text.contains("useful data. (the default)\n"), "{text}");
+        assert!(
+            text.contains("\nthat is without TLS; with TLS, clients get 1048576 bytes (1M); can: write"),
+            "{text}"
+        );
     }
 }

@@ -12,8 +12,12 @@ pub(super) const CHANGING: &str = "(written by the cache)";
 /// # Errors
 /// It is in use, damaged, or of something else.
 pub(super) fn open(path: &Path) -> Result<Option<Blocks>> {
+    open_to(path, true)
+}
+
+fn open_to(path: &Path, write: bool) -> Result<Option<Blocks>> {
     let named = |e: Error| e.context("cache-file");
-    let blocks = match store::file::open(path, true) {
+    let blocks = match store::file::open(path, write) {
         Err(e) if e.errno() == disk::Errno::NOENT => return Ok(None),
         blocks => blocks.map_err(named)?,
     };
@@ -21,6 +25,16 @@ pub(super) fn open(path: &Path) -> Result<Option<Blocks>> {
         Some(header) if header.kind == Kind::Cache => Ok(Some(blocks)),
         _ => Err(named(Error::invalid("this is the file of an overlay").context(path.display()))),
     }
+}
+
+/// The header of a file, if there is one that would be of use over this disk.
+///
+/// # Errors
+/// As of [`open`] and [`blocks`].
+pub(super) fn glance(path: &Path, below: &Facts) -> Result<Option<Header>> {
+    let Some(blocks) = open_to(path, false)? else { return Ok(None) };
+    let changed = changed(path, &blocks, below)?;
+    Ok(blocks.header().filter(|_| changed.is_none()).cloned())
 }
 
 /// What is said of a disk, as far as it can be kept.
@@ -32,6 +46,34 @@ fn create(path: &Path, block: u64, below: &Facts) -> Result<Blocks> {
     let mut header = Header::new(Kind::Cache, block.max(below.blocks.minimum.into()), below.size)?;
     header.identity = identity(below).to_owned();
     store::file::create(path, header).map_err(|e| e.context("cache-file"))
+}
+
+/// What has changed about the disk below, if it is not the one that this cache is of.
+///
+/// # Errors
+/// It is another one, and there is something in the file that it does not have.
+fn changed(path: &Path, blocks: &Blocks, below: &Facts) -> Result<Option<String>> {
+    let Some(header) = blocks.header() else { return Ok(None) };
+    let now = identity(below);
+    let changed = if header.size != below.size {
+        format!("it had {} bytes, and has {}", header.size, below.size)
+    } else if ![now, CHANGING].contains(&&*header.identity) && !now.is_empty() && !header.identity.is_empty()
+    {
+        format!("it was {}, and is {now}", header.identity)
+    } else if !header.block.is_multiple_of(below.blocks.minimum.into()) {
+        format!("the cache has blocks of {} bytes, and it {}", header.block, below.blocks.minimum)
+    } else {
+        return Ok(None);
+    };
+    let dirty = blocks.totals().dirty * header.block;
+    if dirty > 0 {
+        return Err(Error::invalid(format!(
+            "cache-file={}: the disk below is not as it was: {changed}; and {dirty} bytes that clients wrote have not \
+             reached it: bring it back as it was, or remove the file and lose them",
+            path.display()
+        )));
+    }
+    Ok(Some(changed))
 }
 
 /// The blocks of this disk, from the file that was opened, or from a new one.
@@ -46,24 +88,7 @@ pub(super) fn blocks(opened: Option<Blocks>, path: &Path, block: u64, below: &Fa
     };
     let now = identity(below);
     let file = path.display();
-    let changed = if header.size != below.size {
-        Some(format!("it had {} bytes, and has {}", header.size, below.size))
-    } else if ![now, CHANGING].contains(&&*header.identity) && !now.is_empty() && !header.identity.is_empty()
-    {
-        Some(format!("it was {}, and is {now}", header.identity))
-    } else if !header.block.is_multiple_of(below.blocks.minimum.into()) {
-        Some(format!("the cache has blocks of {} bytes, and it {}", header.block, below.blocks.minimum))
-    } else {
-        None
-    };
-    if let Some(changed) = changed {
-        let dirty = blocks.totals().dirty * header.block;
-        if dirty > 0 {
-            return Err(Error::invalid(format!(
-                "cache-file={file}: the disk below is not as it was: {changed}; and {dirty} bytes that clients wrote \
-                 have not reached it: bring it back as it was, or remove the file and lose them"
-            )));
-        }
+    if let Some(changed) = changed(path, &blocks, below)? {
         tracing::warn!(target: "diskpipe", "cache-file={file}: the disk below is not as it was: {changed}; what was cached of it is dropped");
         drop(blocks);
         std::fs::remove_file(path)?;

@@ -103,6 +103,31 @@ impl Overlays {
         Ok(overlay)
     }
 
+    /// As [`Overlays::get`], for one who only looks: the file stays as it is, or is not made.
+    pub(super) fn glance(&self, key: &str, below: &Facts) -> Result<Arc<Overlay>> {
+        let path = match &self.place {
+            Where::Temporary(_) => return self.get(key, below),
+            Where::File(path) => path.clone(),
+            Where::Directory(dir) => dir.join(file_name(key)?),
+        };
+        let overlay = match store::file::open(&path, false) {
+            Err(e) if e.errno() == Errno::NOENT => {
+                may_be_written(store::file::directory(&path))?;
+                Overlay::temporary(self.block, below, &Arc::new(Store::new()))
+            }
+            opened => opened.and_then(|blocks| {
+                let (header, _) = self.fits(&blocks, below).map_err(|e| e.context(path.display()))?;
+                if header.frozen {
+                    return Err(Error::invalid("others stand on it, so that it must not change"))
+                        .map_err(|e| e.context(path.display()));
+                }
+                let parents = parents(&mut self.lock(), &path, &header, below)?;
+                Overlay::kept(&header, blocks, parents, below)
+            }),
+        };
+        overlay.map(Arc::new)
+    }
+
     /// The overlay in a file, made if it is not there.
     fn kept(&self, open_now: &mut Open, path: &Path, below: &Facts) -> Result<Overlay> {
         let blocks = match open_now.early.take() {
@@ -136,7 +161,23 @@ impl Overlays {
         blocks: &Blocks,
         below: &Facts,
     ) -> Result<(Header, Vec<Arc<Overlay>>)> {
+        let (header, now) = self.fits(blocks, below)?;
+        if let Some(now) = now {
+            let before = &header.identity;
+            tracing::warn!(target: "diskpipe", "{}: {}", path.display(), other_disk(before, now));
+            blocks.set_identity(now)?;
+        }
+        let parents = parents(open, path, &header, below)?;
+        Ok((header, parents))
+    }
+
+    /// Whether blocks are of an overlay over the disk below; and what that says of itself now, when it is another and is
+    /// taken all the same.
+    fn fits<'a>(&self, blocks: &Blocks, below: &'a Facts) -> Result<(Header, Option<&'a str>)> {
         let header = blocks.header().cloned().ok_or_else(|| Error::invalid("it has no header"))?;
+        if header.kind != Kind::Overlay {
+            return Err(Error::invalid("this is the file of a cache"));
+        }
         if header.size != below.size {
             let (before, now) = (header.size, below.size);
             return Err(Error::invalid(format!(
@@ -145,32 +186,14 @@ impl Overlays {
         }
         let now = below.identity.as_deref().unwrap_or_default();
         let before = &*header.identity;
-        if !now.is_empty() && !before.is_empty() && now != before {
-            let differs = format!("the disk below is not as it was: it was {before}, and is {now}");
-            if !self.force {
-                return Err(Error::invalid(format!("{differs}; cow-force=true takes it all the same")));
-            }
-            tracing::warn!(target: "diskpipe", "{}: {differs}", path.display());
-            blocks.set_identity(now)?;
+        if now.is_empty() || before.is_empty() || now == before {
+            return Ok((header, None));
         }
-        let mut parents = Vec::new();
-        for (at, parent) in chain::parents(path, &header)? {
-            let known = open.parents.get(&parent).and_then(Weak::upgrade);
-            let parent = match known {
-                Some(parent) => parent,
-                None => {
-                    let blocks = store::file::open(&at, false)?;
-                    let header =
-                        blocks.header().cloned().ok_or_else(|| Error::invalid("it has no header"))?;
-                    let overlay = Arc::new(Overlay::kept(&header, blocks, vec![], below)?);
-                    open.parents.insert(parent, Arc::downgrade(&overlay));
-                    overlay
-                }
-            };
-            parents.push(parent);
+        if !self.force {
+            let differs = other_disk(before, now);
+            return Err(Error::invalid(format!("{differs}; cow-force=true takes it all the same")));
         }
-        open.parents.retain(|_, parent| parent.strong_count() > 0);
-        Ok((header, parents))
+        Ok((header, Some(now)))
     }
 
     /// The server ends: nothing is lost of what was not flushed.
@@ -178,6 +201,31 @@ impl Overlays {
         let all = std::mem::take(&mut self.lock().overlays);
         all.iter().for_each(|(key, overlay)| close(key, overlay));
     }
+}
+
+/// What an overlay stands on.
+fn parents(open: &mut Open, path: &Path, header: &Header, below: &Facts) -> Result<Vec<Arc<Overlay>>> {
+    let mut parents = Vec::new();
+    for (at, parent) in chain::parents(path, header)? {
+        let known = open.parents.get(&parent).and_then(Weak::upgrade);
+        let parent = match known {
+            Some(parent) => parent,
+            None => {
+                let blocks = store::file::open(&at, false)?;
+                let header = blocks.header().cloned().ok_or_else(|| Error::invalid("it has no header"))?;
+                let overlay = Arc::new(Overlay::kept(&header, blocks, vec![], below)?);
+                open.parents.insert(parent, Arc::downgrade(&overlay));
+                overlay
+            }
+        };
+        parents.push(parent);
+    }
+    open.parents.retain(|_, parent| parent.strong_count() > 0);
+    Ok(parents)
+}
+
+fn other_disk(before: &str, now: &str) -> String {
+    format!("the disk below is not as it was: it was {before}, and is {now}")
 }
 
 /// Closes an overlay in good order.
