@@ -3,25 +3,33 @@
 //! It is read and written by system calls, not through a mapping: a disk that fails, or somebody who cuts the file
 //! short, is then an error of one request and not the end of the server.
 
-use crate::{Blocks, Header, Medium};
+use crate::{Blocks, Header, Kind, Medium, lock::Lock};
 use disk::{BufMut, Data, Errno, Error, Piece, Result};
 use rustix::{
     fs::{FallocateFlags, fallocate},
     io::{Errno as Os, ReadWriteFlags, preadv2},
 };
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io::IoSliceMut,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 /// A file that is kept, and locked as long as this lives.
 struct Named {
     file: File,
     path: PathBuf,
+    lock: Lock,
+}
+
+/// Whose file it is.
+fn user(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Overlay => "the filter cow",
+        Kind::Cache => "the filter cache",
+    }
 }
 
 impl Named {
@@ -102,35 +110,6 @@ impl Medium for Named {
     }
 }
 
-/// Takes a file for ourselves, or for readers, if others give it up within a second: a program that a former owner has just
-/// started has all its descriptors, and with them its lock, until it is the program that it shall be.
-///
-/// # Errors
-/// Somebody has it, or there are no locks.
-pub fn try_lock(file: &File, write: bool) -> std::result::Result<(), TryLockError> {
-    let begin = Instant::now();
-    loop {
-        match if write { file.try_lock() } else { file.try_lock_shared() } {
-            Err(TryLockError::WouldBlock) if begin.elapsed() < Duration::from_secs(1) => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Takes the file for ourselves, or for readers, and says why not.
-fn lock(file: &File, write: bool) -> Result<()> {
-    match try_lock(file, write) {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            let who = if write { "in use by another program" } else { "being written by another program" };
-            Err(Error::new(Errno::BUSY, who))
-        }
-        Err(TryLockError::Error(e)) => Err(Error::from(e).context("it cannot be locked")),
-    }
-}
-
 /// Opens the store in a file, for writing or only for reading. While one program writes it, no other opens it.
 ///
 /// # Errors
@@ -140,7 +119,12 @@ pub fn open(path: &Path, write: bool) -> Result<Blocks> {
 }
 
 fn open_here(path: &Path, write: bool) -> Result<Blocks> {
-    Blocks::open(Arc::new(named(path, write)?), write)
+    let named = Arc::new(named(path, write)?);
+    let blocks = Blocks::open(named.clone(), write)?;
+    if let Some(header) = blocks.header() {
+        named.lock.is_of(user(header.kind));
+    }
+    Ok(blocks)
 }
 
 /// What the store in a file says of itself, without a look at its blocks.
@@ -159,8 +143,8 @@ fn named(path: &Path, write: bool) -> Result<Named> {
     if !file.metadata()?.is_file() {
         return Err(Error::invalid("not a regular file"));
     }
-    lock(&file, write)?;
-    Ok(Named { file, path: path.to_owned() })
+    let lock = Lock::take(&file, write, "one that just opens it")?;
+    Ok(Named { file, path: path.to_owned(), lock })
 }
 
 /// Makes a store in a file that is not there yet. A crash leaves a whole store or none. Of the header, the log's
@@ -188,8 +172,8 @@ pub fn directory(path: &Path) -> &Path {
 fn create_here(path: &Path, header: Header, replaces: bool) -> Result<Blocks> {
     let dir = directory(path);
     let temporary = tempfile::Builder::new().prefix(".diskpipe-").suffix(".new").tempfile_in(dir)?;
-    lock(temporary.as_file(), true)?;
-    let named = Named { file: temporary.as_file().try_clone()?, path: path.to_owned() };
+    let lock = Lock::take(temporary.as_file(), true, user(header.kind))?;
+    let named = Named { file: temporary.as_file().try_clone()?, path: path.to_owned(), lock };
     let blocks = Blocks::create(Arc::new(named), header)?;
     let named = if replaces { temporary.persist(path) } else { temporary.persist_noclobber(path) };
     named.map_err(|e| e.error)?;
@@ -203,28 +187,4 @@ fn create_here(path: &Path, header: Header, replaces: bool) -> Result<Blocks> {
 /// Those of the system.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     Ok(File::open(dir)?.sync_all()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_that_is_given_up_at_once_is_waited_for() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let another = || File::open(file.path()).unwrap();
-        let former = another();
-        former.lock().unwrap();
-        let locked = std::thread::spawn({
-            let file = another();
-            move || try_lock(&file, true).is_ok()
-        });
-        std::thread::sleep(Duration::from_millis(20));
-        drop(former);
-        assert!(locked.join().unwrap());
-        let present = another();
-        present.lock_shared().unwrap();
-        assert!(try_lock(&another(), false).is_ok());
-        assert!(matches!(try_lock(&another(), true), Err(TryLockError::WouldBlock)));
-    }
 }

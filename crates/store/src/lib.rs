@@ -14,6 +14,7 @@ pub mod file;
 mod format;
 mod journal;
 mod leaf;
+pub mod lock;
 mod map;
 mod medium;
 mod temporary;

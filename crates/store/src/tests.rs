@@ -411,11 +411,12 @@ fn one_writes_or_many_read() {
     let of = |why: disk::Result<Blocks>| why.err().unwrap().to_string();
     let writer = crate::file::create(&path, header(10)).unwrap();
     let shown = path.display();
-    assert_eq!(of(crate::file::open(&path, true)), format!("{shown}: in use by another program"));
-    assert_eq!(of(crate::file::open(&path, false)), format!("{shown}: being written by another program"));
+    let ours = format!("{shown}: already used by this server, by the filter cow");
+    assert_eq!(of(crate::file::open(&path, true)), ours);
+    assert_eq!(of(crate::file::open(&path, false)), ours);
     drop(writer);
     let readers = [(); 2].map(|()| crate::file::open(&path, false).unwrap());
-    assert_eq!(of(crate::file::open(&path, true)), format!("{shown}: in use by another program"));
+    assert_eq!(of(crate::file::open(&path, true)), ours);
     drop(readers);
     assert_eq!(of(crate::file::create(&path, header(10))), format!("{shown}: File exists"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");

@@ -8,11 +8,12 @@ use super::header::{Header, SLOT, Witness};
 use disk::{Errno, Error, Result};
 use rustix::fs::{AtFlags, FallocateFlags, SeekFrom, StatxFlags, fallocate, fstat, seek, statx};
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
+use store::lock::Lock;
 
 /// Granules of a region.
 pub(super) const GRANULES: usize = 256;
@@ -36,6 +37,7 @@ fn numbers_at(region: u64) -> u64 {
 pub(super) struct Store {
     file: File,
     path: PathBuf,
+    _lock: Lock,
     /// A disk to which everything is written as well, and synced: that one loses power.
     #[cfg(test)]
     pub(super) copy: std::sync::OnceLock<std::sync::Arc<dyn disk::Disk>>,
@@ -61,29 +63,18 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(named)?,
         };
-        let store = Store::of(file, path);
-        store.lock()?;
-        Ok(Some(store))
+        Store::of(file, path).map(Some)
     }
 
-    fn of(file: File, path: &Path) -> Store {
-        Store {
+    fn of(file: File, path: &Path) -> Result<Store> {
+        let lock = Lock::take(&file, true, "the filter cbt");
+        Ok(Store {
             file,
             path: path.to_owned(),
+            _lock: lock.map_err(|e| e.context(format!("cbt-file={}", path.display())))?,
             #[cfg(test)]
             copy: Default::default(),
-        }
-    }
-
-    fn lock(&self) -> Result<()> {
-        match store::file::try_lock(&self.file, true) {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Error::new(
-                Errno::BUSY,
-                format!("{}: another server, or another cbt filter, uses it", self.name()),
-            )),
-            Err(TryLockError::Error(e)) => Err(self.error(e, "locking it")),
-        }
+        })
     }
 
     /// Makes a new file with this header.
@@ -95,8 +86,7 @@ impl Store {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Under its own name only when it is whole.
         let unnamed = tempfile::Builder::new().prefix(".cbt-").tempfile_in(dir).map_err(named)?;
-        let store = Store::of(unnamed.as_file().try_clone().map_err(named)?, path);
-        store.lock()?;
+        let store = Store::of(unnamed.as_file().try_clone().map_err(named)?, path)?;
         store.make_room(header.size, header.granule)?;
         store.write_header(header)?;
         unnamed.persist_noclobber(path).map_err(|e| named(e.error))?;

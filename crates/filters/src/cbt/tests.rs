@@ -177,7 +177,7 @@ fn regions_are_open_in_the_file_before_they_are_written_and_closed_later() {
 fn what_cannot_be_true_any_more_is_refused() {
     let (place, memory) = (Place::new(), memory());
     let (layer, disk) = place.opened(&memory, &["cbt-name=a"]);
-    assert_eq!(place.why(&memory, &[]), "cbt-file=DIR/cbt: another server, or another cbt filter, uses it");
+    assert_eq!(place.why(&memory, &[]), "cbt-file=DIR/cbt: already used by this server, by the filter cbt");
     let other = layer.open(&Client::local("other")).wait().err().unwrap().to_string();
     assert!(other.ends_with("it follows export \"\", and cannot follow \"other\" as well"), "{other}");
     drop((disk, layer));

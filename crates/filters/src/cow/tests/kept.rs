@@ -159,6 +159,12 @@ fn what_cannot_work_is_refused_at_the_start() {
     let running = kept(&overlay, &memory, &[]).unwrap();
     open(&running);
     let again = kept(&overlay, &memory, &[]).err().unwrap().to_string();
+    let used = "already used by this server, by the filter cow";
+    assert_eq!(again, format!("cow-file: {}: {used}", overlay.display()));
+    drop(running);
+    let foreign = std::fs::File::open(&overlay).unwrap();
+    foreign.lock().unwrap();
+    let again = kept(&overlay, &memory, &[]).err().unwrap().to_string();
     assert_eq!(again, format!("cow-file: {}: in use by another program", overlay.display()));
 }
 
