@@ -85,7 +85,13 @@ fn a_filter_may_be_used_twice_but_not_with_one_file() {
     ] {
         assert_eq!(refusal(twice), None, "{twice}");
     }
-    refused("--filter=cow --filter=cow null 1M cow-file=a cow-file=a", "a: in use");
-    refused("--filter=cache --filter=cache null 1M cache-file=a cache-file=a", "a: in use");
+    refused(
+        "--filter=cow --filter=cow null 1M cow-file=a cow-file=a",
+        "a: already used by this server, by the filter cow",
+    );
+    refused(
+        "--filter=cache --filter=cache null 1M cache-file=a cache-file=a",
+        "a: already used by this server, by the filter cache",
+    );
     refused("--filter=stats --filter=stats null 1M statsfile=a", "each use needs its own parameters");
 }

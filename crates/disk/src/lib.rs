@@ -4,7 +4,8 @@
 //! shares its bytes or only says "zeroes"; every request returns an [`Io`], which is ready or a future, so that
 //! passing a request through any number of filters costs nothing.
 //!
-//! Unsafe code lives in `buf.rs` (pooled buffers) and `shared.rs` (memory that disks lend) alone.
+//! Unsafe code lives in `buf.rs` (pooled buffers), `shared.rs` (memory that disks lend) and `ticks.rs` (the processor's
+//! count) alone.
 #![deny(unsafe_code)]
 
 pub mod backend;
@@ -26,6 +27,8 @@ pub mod serialized;
 pub mod shapes;
 #[allow(unsafe_code)]
 pub mod shared;
+#[allow(unsafe_code)]
+pub mod ticks;
 mod wish;
 mod writes;
 

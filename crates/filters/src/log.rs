@@ -7,6 +7,7 @@ mod journal;
 mod line;
 mod notes;
 mod sheet;
+mod time;
 
 use disk::{
     Backend, Client, Data, Disk, Errno, Extents, Facts, Filter, Io, Range, Result, Status, WriteFlags,
@@ -175,8 +176,9 @@ struct Logged {
 }
 
 impl Logged {
-    /// Notes that a request comes, makes it and notes its outcome.
-    #[inline]
+    /// Notes that a request comes, makes it and notes its outcome. All of it stays in registers, above all where the
+    /// request is answered at once: a closure behind a write would wait for the store buffer to be loaded again.
+    #[inline(always)]
     fn noted<'a, T: Send + 'a>(
         &'a self,
         act: Act,
@@ -184,23 +186,36 @@ impl Logged {
         range: Range,
         call: impl FnOnce() -> Io<'a, T>,
     ) -> Io<'a, T> {
-        let connection = self.connection;
-        let id = self.journal.note(|thread| {
-            let id = self.ids.next(thread);
-            Note { time: 0, connection, id, act, flags, range }
-        });
-        let answered = Note::answered(act, id, connection);
+        let (journal, notes) = (&*self.journal, self.journal.notes());
+        let id = self.ids.next(notes.thread);
+        let place = journal.comes(notes, Note { connection: self.connection, id, act, flags, range });
         match call() {
-            // Made anew, not passed on: see `Io::inspect`.
             Io::Ready(Ok(value)) => {
-                self.journal.note(|_| answered);
+                if !journal.answered(notes, place) {
+                    self.noted_apart(act, id);
+                }
                 Io::Ready(Ok(value))
             }
-            io => io.inspect(move |outcome| match outcome {
-                Ok(_) => drop(self.journal.note(|_| answered)),
-                Err(_) => leave(&self.journal, answered.line(), outcome, |_| String::new()),
-            }),
+            io => self.noted_later(io, act, id),
         }
+    }
+
+    /// Notes a success that comes after other requests.
+    #[cold]
+    fn noted_apart(&self, act: Act, id: u64) {
+        self.journal.comes(self.journal.notes(), Note::answered(act, id, self.connection));
+    }
+
+    /// Notes the outcome of a request that failed, or must wait.
+    #[cold]
+    fn noted_later<'a, T: Send + 'a>(&'a self, io: Io<'a, T>, act: Act, id: u64) -> Io<'a, T> {
+        io.inspect(move |outcome| match outcome {
+            Ok(_) => self.noted_apart(act, id),
+            Err(_) => {
+                let line = Note::answered(act, id, self.connection).line();
+                leave(&self.journal, line, outcome, |_| String::new());
+            }
+        })
     }
 
     /// As `noted`, for answers that say something.
@@ -211,7 +226,7 @@ impl Logged {
         call: impl FnOnce() -> Io<'a, T>,
         say: impl FnOnce(&T) -> String + Send + 'a,
     ) -> Io<'a, T> {
-        let line = Line::enter(act, self.ids.next(self.journal.thread())).on(self.connection);
+        let line = Line::enter(act, self.ids.next(self.journal.notes().thread)).on(self.connection);
         self.journal.write(line, what);
         call().inspect(move |outcome| leave(&self.journal, line, outcome, say))
     }
@@ -234,7 +249,7 @@ impl Disk for Logged {
         self.noted(Act::Trim, write_flags(f), r, || self.next.trim(r, f))
     }
     fn flush(&self) -> Io<'_, ()> {
-        self.noted(Act::Flush, 0, self.facts().whole(), || self.next.flush())
+        self.noted(Act::Flush, 0, Range::new(0, 0), || self.next.flush())
     }
     fn cache(&self, r: Range) -> Io<'_, ()> {
         self.noted(Act::Cache, 0, r, || self.next.cache(r))

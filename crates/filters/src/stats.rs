@@ -5,7 +5,6 @@ mod json;
 mod report;
 mod watch;
 
-use crate::common::per_thread::PerThread;
 use count::Counts;
 use disk::{
     Around, Backend, Client, Disk, Error, Filter, Io, Result,
@@ -19,6 +18,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
+use thread_local::ThreadLocal;
 use watch::Watch;
 
 /// Count requests, bytes and time, and write them to a file at the end.
@@ -54,7 +54,7 @@ impl Filter for Stats {
             return Err(Error::invalid(format!("statsthreshold={given}: not a percentage from 0 to 100")));
         }
         Ok(Counting {
-            counts: Arc::new(PerThread::new()),
+            counts: Arc::default(),
             started: OnceLock::new(),
             file: Mutex::new(None),
             params: self,
@@ -64,7 +64,7 @@ impl Filter for Stats {
 }
 
 struct Counting {
-    counts: Arc<PerThread<Counts>>,
+    counts: Arc<ThreadLocal<Counts>>,
     started: OnceLock<Instant>,
     file: Mutex<Option<File>>,
     params: Stats,
@@ -103,13 +103,11 @@ impl Backend for Counting {
         self.next.finish();
         let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let elapsed = self.started.get().map(Instant::elapsed).unwrap_or_default();
-        let text = self.counts.look(|all| {
-            let counts: Vec<&Counts> = all.collect();
-            match self.params.statsformat {
-                Format::Text => report::text(&counts, elapsed, self.params.statsthreshold),
-                Format::Json => json::text(&counts, elapsed),
-            }
-        });
+        let counts: Vec<&Counts> = self.counts.iter().collect();
+        let text = match self.params.statsformat {
+            Format::Text => report::text(&counts, elapsed, self.params.statsthreshold),
+            Format::Json => json::text(&counts, elapsed),
+        };
         if let Err(e) = file.write_all(text.as_bytes()) {
             // Nobody is left to return it to.
             eprintln!("stats: {}", self.file_error(e));
@@ -120,7 +118,7 @@ impl Backend for Counting {
     }
 }
 
-struct Meter(Arc<PerThread<Counts>>);
+struct Meter(Arc<ThreadLocal<Counts>>);
 
 impl EveryRequest for Meter {
     fn may_place(&self) -> bool {
@@ -128,26 +126,28 @@ impl EveryRequest for Meter {
     }
 
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
-        let watch = Watch::start(self.0.with(|counts| counts.exactly(op.kind)));
+        let counts = self.0.get_or_default();
+        let watch = Watch::start(counts.exactly(op.kind));
         match call() {
-            Io::Later(answer) => {
-                let watch = watch.exactly();
-                Io::later(async move {
-                    let outcome = answer.await;
-                    if outcome.is_ok() {
-                        let took = watch.elapsed();
-                        self.0.with(|counts| counts.add(op, took));
-                    }
-                    outcome
-                })
-            }
             Io::Ready(Ok(value)) => {
-                let took = watch.elapsed();
-                self.0.with(|counts| counts.add(op, took));
+                counts.add(op, watch.elapsed());
                 Io::Ready(Ok(value))
             }
-            failed => failed,
+            io => self.later(op, watch, io),
         }
+    }
+}
+
+impl Meter {
+    /// Counts a request when it is done, if it does not fail.
+    #[cold]
+    fn later<'a, T: Send + 'a>(&'a self, op: Op, watch: Watch, io: Io<'a, T>) -> Io<'a, T> {
+        let watch = watch.exactly();
+        io.inspect(move |outcome| {
+            if outcome.is_ok() {
+                self.0.get_or_default().add(op, watch.elapsed());
+            }
+        })
     }
 }
 

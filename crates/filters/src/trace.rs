@@ -2,7 +2,7 @@
 
 pub(crate) mod file;
 
-use crate::common::{per_thread::PerThread, wrap::each};
+use crate::common::wrap::each;
 use disk::{
     Around, Backend, Client, Disk, Error, Facts, Filter, Io, Range, Result,
     shapes::{Op, OpKind, around::EveryRequest},
@@ -18,6 +18,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
+use thread_local::ThreadLocal;
 
 /// Write down in which order a disk is read.
 #[derive(Params)]
@@ -77,7 +78,7 @@ const MOST_WAITING: usize = 4096;
 struct Notes {
     path: PathBuf,
     /// What threads have noted, and is not in order yet: so they seldom need the lock of all.
-    recent: PerThread<Mutex<Vec<Note>>>,
+    recent: ThreadLocal<Mutex<Vec<Note>>>,
     /// The number of the next note.
     next: AtomicU64,
     /// Nothing is written down any more.
@@ -108,7 +109,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Notes {
     fn new(path: PathBuf) -> Notes {
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
-        Notes { path, recent: PerThread::new(), next, over, state: Mutex::default() }
+        Notes { path, recent: ThreadLocal::new(), next, over, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -146,11 +147,11 @@ impl Notes {
             return;
         }
         let note = Note { number: self.next.fetch_add(1, Relaxed), range, read };
-        let waiting = self.recent.with(|recent| {
-            let mut recent = locked(recent);
+        let waiting = {
+            let mut recent = locked(self.recent.get_or_default());
             recent.push(note);
             recent.len()
-        });
+        };
         if waiting >= MOST_WAITING {
             self.collect(&mut self.state());
         } else if waiting >= AT_ONCE
@@ -163,7 +164,7 @@ impl Notes {
     /// Writes down what all threads have noted.
     fn collect(&self, state: &mut State) {
         let taken = |recent: &Mutex<Vec<Note>>| std::mem::take(&mut *locked(recent));
-        let mut notes: Vec<Note> = self.recent.look(|all| all.flat_map(taken).collect());
+        let mut notes: Vec<Note> = self.recent.iter().flat_map(taken).collect();
         notes.sort_unstable_by_key(|note| note.number);
         for note in notes {
             self.write_down(state, note);

@@ -3,7 +3,6 @@
 pub(crate) mod control;
 pub(crate) mod gate;
 pub(crate) mod on_read;
-pub(crate) mod per_thread;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod unsettled;

@@ -22,7 +22,7 @@ pub(super) struct Ids {
 
 impl Ids {
     /// The next number, on thread `thread`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&self, thread: u64) -> u64 {
         if self.owner.load(Acquire) != thread && !self.own(thread) {
             return self.taken.fetch_add(1, Relaxed) + 1;

@@ -3,12 +3,11 @@
 
 use super::{
     line::{Line, Text},
-    notes::{Note, Notes, Waiting},
-    sheet::Sheet,
+    notes::{self, NOWHERE, Note, Notes, Waiting},
+    sheet::{Paper, Sheet},
+    time::Time,
 };
-use crate::common::per_thread::PerThread;
-use disk::{Error, Result};
-use rustix::time::{ClockId, clock_gettime};
+use disk::{Error, Result, ticks};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -21,13 +20,16 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
+use thread_local::ThreadLocal;
 
-/// While lines come fast, the file is at most this far behind them.
-const BEHIND: Duration = Duration::from_millis(1);
+/// While lines come fast, the file is at most this far behind them. Waking a thread may take as long as a hundred requests.
+const BEHIND: Duration = Duration::from_millis(5);
 /// So often the writer looks in vain before it sleeps.
 const IDLE: u32 = 16;
+/// The writer makes and writes as much text at once, while it is in the processor's nearer caches.
+const AT_ONCE: usize = 64 << 10;
 /// When so much waits to be written, requests wait too.
 const MOST_BYTES: usize = 4 << 20;
 const MOST_SCRIPTS: usize = 1024;
@@ -37,7 +39,7 @@ pub(super) struct Journal {
     path: Option<PathBuf>,
     append: bool,
     script: Option<String>,
-    notes: PerThread<Notes>,
+    notes: ThreadLocal<Notes>,
     /// Nobody looks for notes by itself: the writer sleeps, or there is none.
     asleep: AtomicBool,
     pending: Mutex<Pending>,
@@ -48,27 +50,37 @@ pub(super) struct Journal {
     out: Mutex<Out>,
 }
 
-#[derive(Default)]
 struct Pending {
     sheet: Sheet,
-    /// From the machine's own clock to the time since 1970, in nanoseconds.
-    offset: u64,
-    /// Of the last line, by the machine's own clock.
-    last: u64,
-    text: Text,
+    time: Time,
+    text: Paper,
+    /// Where a line is put together that is none of a note.
+    line: Text,
     scripts: VecDeque<String>,
     writer: Option<JoinHandle<()>>,
     stop: bool,
 }
 
 impl Pending {
-    fn is_empty(&self) -> bool {
-        self.text.0.is_empty() && self.scripts.is_empty()
+    fn new() -> Pending {
+        Pending {
+            sheet: Sheet::default(),
+            time: Time::new(),
+            text: Paper::default(),
+            line: Text::default(),
+            scripts: VecDeque::new(),
+            writer: None,
+            stop: false,
+        }
     }
 
-    /// Whether requests should wait; without a writer nothing stays pending.
-    fn is_full(&self) -> bool {
-        self.writer.is_some() && (self.text.0.len() > MOST_BYTES || self.scripts.len() > MOST_SCRIPTS)
+    fn is_empty(&self) -> bool {
+        self.text.len() == 0 && self.scripts.is_empty()
+    }
+
+    /// Whether so much text waits, or so many scripts; without a writer nothing stays pending.
+    fn has(&self, most: usize) -> bool {
+        self.writer.is_some() && (self.text.len() > most || self.scripts.len() > MOST_SCRIPTS)
     }
 }
 
@@ -76,7 +88,7 @@ impl Pending {
 struct Out {
     file: Option<File>,
     /// Empty between two writes; its room and that of what is pending are used in turn.
-    text: Text,
+    text: Paper,
     /// Each kind of trouble is told once.
     file_failed: bool,
     script_failed: bool,
@@ -88,9 +100,9 @@ impl Journal {
             path,
             append,
             script,
-            notes: PerThread::new(),
+            notes: ThreadLocal::new(),
             asleep: AtomicBool::new(true),
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::new()),
             work: Condvar::new(),
             room: Condvar::new(),
             out: Mutex::default(),
@@ -116,32 +128,62 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes a request, or its success, with the time now: a line soon. `make` is told the number of the thread; what
-    /// comes back is the number of the request, and nothing larger: see `Notes::push`.
+    /// The notes of this thread.
     #[inline]
-    pub(super) fn note(&self, make: impl Fn(u64) -> Note + Copy) -> u64 {
-        let time = now();
-        let mut id = self.notes.with(|notes| notes.push(time, make));
-        if id == 0 {
-            id = self.note_later(time, make);
-        }
-        if self.asleep.load(SeqCst) {
-            self.wake(lock(&self.pending));
-        }
-        id
+    pub(super) fn notes(&self) -> &Notes {
+        self.notes.get_or_default()
     }
 
-    /// The number of this thread.
-    pub(super) fn thread(&self) -> u64 {
-        self.notes.with(|notes| notes.thread)
+    /// Notes on this thread that a request comes, or apart from that, that it was answered: a line soon. Returns the
+    /// place of the note.
+    #[inline(always)]
+    pub(super) fn comes(&self, notes: &Notes, note: Note) -> u64 {
+        let time = ticks::now();
+        let place = match notes.push(time, note) {
+            Some(place) => place,
+            None => self.push_later(time, note),
+        };
+        if notes::is_end_of_part(place) {
+            self.hurry(notes);
+        }
+        self.see_to_it();
+        place
     }
 
-    /// Makes lines of all notes, so that there is room for another one.
+    /// Notes at its place that a request was answered with success; `false` when that is to be a note of its own.
+    #[inline(always)]
+    pub(super) fn answered(&self, notes: &Notes, place: u64) -> bool {
+        let added = notes.answer(place, ticks::now());
+        self.see_to_it();
+        added
+    }
+
+    /// Wakes the writer before its time if it is needed.
     #[cold]
-    fn note_later(&self, time: u64, make: impl Fn(u64) -> Note) -> u64 {
-        // Under the lock, so that nobody's line comes between.
-        let _pending = self.gathered();
-        self.notes.with(|notes| notes.push(time, make))
+    fn hurry(&self, notes: &Notes) {
+        if notes.are_many() {
+            self.work.notify_one();
+        }
+    }
+
+    /// There is no room for the note: makes lines of all, and of this one.
+    #[cold]
+    fn push_later(&self, time: u64, note: Note) -> u64 {
+        self.add(&mut self.gathered(), time, &note);
+        NOWHERE
+    }
+
+    /// Wakes the writer if it sleeps.
+    #[inline(always)]
+    fn see_to_it(&self) {
+        if self.asleep.load(SeqCst) {
+            self.wake_up();
+        }
+    }
+
+    #[cold]
+    fn wake_up(&self) {
+        self.wake(lock(&self.pending));
     }
 
     /// Logs a line.
@@ -149,9 +191,11 @@ impl Journal {
         let mut guard = self.gathered();
         let pending = &mut *guard;
         if self.path.is_some() {
-            let now = pending.last.wrapping_add(pending.offset);
-            pending.text.0.extend_from_slice(pending.sheet.time(now));
-            line.append_text(&mut pending.text, &what);
+            let now = pending.time.now();
+            pending.text.put(|room| pending.sheet.time(room, now));
+            line.append_text(&mut pending.line, &what);
+            pending.text.add(&pending.line.0);
+            pending.line.0.clear();
         }
         if let Some(script) = &self.script {
             pending.scripts.push_back(line.variables(&what) + script);
@@ -168,7 +212,7 @@ impl Journal {
             self.asleep.store(false, SeqCst);
             self.work.notify_one();
         } else {
-            self.gather(&mut pending);
+            self.gather(&mut pending, MOST_BYTES);
             self.flush(pending);
         }
     }
@@ -176,57 +220,50 @@ impl Journal {
     /// What is pending, when all notes have become lines and there is room.
     fn gathered(&self) -> MutexGuard<'_, Pending> {
         let mut pending = lock(&self.pending);
-        while !self.gather(&mut pending) {
-            let waited = self.room.wait_while(pending, |pending| pending.is_full());
+        while !self.gather(&mut pending, MOST_BYTES) {
+            let waited = self.room.wait_while(pending, |pending| pending.has(MOST_BYTES));
             pending = waited.unwrap_or_else(PoisonError::into_inner);
         }
         pending
     }
 
-    /// Makes lines of the notes of all threads in the order of their times, as far as there is room. What came before in
-    /// any way that somebody could see is older than the moment of the call, and noted.
-    fn gather(&self, pending: &mut Pending) -> bool {
-        let until = now();
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        pending.offset = (since_1970.as_nanos() as u64).wrapping_sub(until);
-        let all = self.notes.look(|all| {
-            let mut threads: Vec<Waiting<'_>> = all.map(Notes::waiting).collect();
-            let next = |thread: &Waiting<'_>| thread.peek().map(|note| note.time);
-            let mut order: BinaryHeap<_> = threads
-                .iter()
-                .enumerate()
-                .filter_map(|(i, thread)| Some(Reverse((next(thread)?, i))))
-                .collect();
-            while let Some(Reverse((_, i))) = order.pop() {
-                let others = order.peek().map_or(until, |Reverse((time, _))| until.min(*time));
-                let thread = &mut threads[i];
-                while let Some(note) = thread.peek().filter(|note| note.time <= others) {
-                    if pending.is_full() {
-                        return false;
+    /// Makes lines of the notes of all threads in the order of their times, until there is so much text; whether that
+    /// were all. What came before in any way that somebody could see is older than the moment of the call, and noted.
+    fn gather(&self, pending: &mut Pending, most: usize) -> bool {
+        let until = pending.time.look();
+        let mut threads: Vec<Waiting<'_>> = self.notes.iter().map(Notes::waiting).collect();
+        let mut order: BinaryHeap<_> = threads
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(i, thread)| thread.peek().map(|(time, _)| Reverse((time, i))))
+            .collect();
+        while let Some(Reverse((_, i))) = order.pop() {
+            let others = order.peek().map_or(until, |Reverse((time, _))| until.min(*time));
+            let thread = &mut threads[i];
+            while let Some((time, note)) = thread.peek() {
+                if time > others {
+                    if time <= until {
+                        order.push(Reverse((time, i)));
                     }
-                    self.add(pending, &note);
-                    thread.skip();
+                    break;
                 }
-                if let Some(time) = next(thread).filter(|time| *time <= until) {
-                    order.push(Reverse((time, i)));
+                if pending.has(most) {
+                    return false;
                 }
+                self.add(pending, time, &note);
+                thread.skip(&note);
             }
-            true
-        });
-        if all {
-            pending.last = pending.last.max(until);
         }
-        all
+        pending.time.all_is_told();
+        true
     }
 
     /// The line of a note.
     #[inline]
-    fn add(&self, pending: &mut Pending, note: &Note) {
-        // Times never run backwards in the file.
-        pending.last = pending.last.max(note.time);
+    fn add(&self, pending: &mut Pending, ticks: u64, note: &Note) {
         if self.path.is_some() {
-            let now = pending.last.wrapping_add(pending.offset);
-            pending.text.0.extend_from_slice(pending.sheet.line(now, note));
+            let time = pending.time.of(ticks);
+            pending.text.put(|room| pending.sheet.line(room, time, note));
         }
         if let Some(script) = &self.script {
             pending.scripts.push_back(note.line().variables(|out| note.say(out)) + script);
@@ -253,7 +290,7 @@ impl Journal {
         let mut idle = 0;
         let mut pending = lock(&self.pending);
         loop {
-            self.gather(&mut pending);
+            let all = self.gather(&mut pending, AT_ONCE);
             if !pending.is_empty() {
                 self.asleep.store(false, SeqCst);
                 idle = 0;
@@ -262,7 +299,7 @@ impl Journal {
             } else if pending.stop {
                 return;
             }
-            if pending.stop {
+            if pending.stop || !all {
                 continue;
             }
             idle += 1;
@@ -290,12 +327,12 @@ impl Journal {
         drop(pending);
         self.room.notify_all();
         if let Some(file) = &mut out.file
-            && let Err(e) = file.write_all(&out.text.0)
+            && let Err(e) = file.write_all(out.text.text())
             && !std::mem::replace(&mut out.file_failed, true)
         {
             eprintln!("log: {}", self.file_error(e));
         }
-        out.text.0.clear();
+        out.text.clear();
         for script in scripts {
             if let Err(e) = run(&script)
                 && !std::mem::replace(&mut out.script_failed, true)
@@ -309,13 +346,6 @@ impl Journal {
         let path = self.path.as_deref().unwrap_or_else(|| "".as_ref());
         Error::from(e).context(format!("logfile={}", path.display()))
     }
-}
-
-/// Nanoseconds since the machine started.
-#[inline]
-fn now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Runs a script. What it makes of the line, and its exit status, are its own business.

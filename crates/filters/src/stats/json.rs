@@ -49,8 +49,8 @@ mod tests {
     fn every_kind_of_request_is_there_with_its_sizes() {
         let counts = [Arc::new(Counts::default()), Arc::default()];
         let op = |kind, start, len| Op { kind, range: Range::new(start, len), fua: false };
-        counts[0].add(op(OpKind::Read, 0, 4096), Duration::from_micros(5));
-        counts[1].add(op(OpKind::Read, 512, 4096), Duration::from_micros(5));
+        counts[0].add(op(OpKind::Read, 0, 4096), 5000);
+        counts[1].add(op(OpKind::Read, 512, 4096), 5000);
         let text = text(&counts, Duration::from_millis(1500));
         let read = "\"read\":{\"ops\":2,\"bytes\":8192,\"seconds\":0.000010,\"sizes\":[{\"bits\":12,\"requests\":2,\
             \"bytes\":8192,\"aligned\":{\"9\":1,\"64\":1}}]}";

@@ -122,7 +122,7 @@ mod tests {
     use std::sync::Arc;
 
     fn add(counts: &Counts, kind: OpKind, start: u64, len: u64, micros: u64) {
-        counts.add(Op { kind, range: Range::new(start, len), fua: false }, Duration::from_micros(micros));
+        counts.add(Op { kind, range: Range::new(start, len), fua: false }, micros * 1000);
     }
 
     #[test]
