@@ -32,6 +32,9 @@ impl Word {
     pub(crate) fn connector(&self) -> disk::Result<Connector> {
         match self {
             Word::Command(command) => Connector::command(command),
+            Word::Plain(text) if !is_uri(text) && Path::new(text).is_file() => Err(disk::Error::invalid(
+                format!("{self}: a file, not an NBD URI; this serves it:  [ diskpipe serve file {self} ]"),
+            )),
             Word::Plain(text) => Connector::uri(&text.to_string_lossy()),
         }
     }
@@ -321,6 +324,20 @@ mod tests {
         assert_eq!(sentence(&anyhow::Error::new(io()).context("a")), "a: No such file or directory");
         let disk = disk::Error::from(io()).context("b");
         assert_eq!(sentence(&anyhow::Error::new(disk).context("a")), "a: b: No such file or directory");
+    }
+
+    #[test]
+    fn a_file_in_place_of_a_server_is_told_how_it_is_served() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let why = Word::Plain(file.path().into()).connector().unwrap_err().to_string();
+        assert!(why.ends_with(&format!("[ diskpipe serve file {} ]", file.path().display())), "{why}");
+        assert!(
+            Word::Plain("no/such/file".into())
+                .connector()
+                .unwrap_err()
+                .to_string()
+                .contains("not an NBD URI")
+        );
     }
 
     #[test]

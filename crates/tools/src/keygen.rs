@@ -63,7 +63,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 fn make(options: &Options) -> Result<String> {
     let user = options.user.clone().unwrap_or_else(tls::default_user);
     if user.is_empty() {
-        bail!("--user is needed: nobody is logged in here");
+        bail!(match options.user {
+            Some(_) => "--user needs a name, such as alice",
+            None => "--user is needed: nobody is logged in here",
+        });
     }
     let dir = &options.directory;
     let shown = dir.display();

@@ -60,11 +60,11 @@ impl Server {
     /// # Errors
     /// It is no URI, or the command cannot be started.
     pub(crate) fn new(word: &Word) -> Result<Server> {
+        let mut connector = word.connector()?;
         let uri = match word {
             Word::Plain(text) => Some(text.to_string_lossy().parse::<Uri>()?),
             Word::Command(_) => None,
         };
-        let mut connector = word.connector()?;
         // Exports are described as clients without extended headers see them; maps ask for more.
         connector.options.extended_headers = false;
         connector.options.contexts.clear();
