@@ -34,8 +34,8 @@ impl Filter for Trace {
     fn start(self, next: Arc<dyn Backend>) -> Result<impl Backend + 'static> {
         let notes = Arc::new(Notes::new(self.trace_file));
         let own = notes.clone();
-        let next = each(next, move |disk, _: &Client<'_>| {
-            Ok(if own.is_of(disk.facts())? {
+        let next = each(next, move |disk, client: &Client<'_>| {
+            Ok(if own.is_of(client.export, disk.facts())? {
                 Arc::new(Around::new(Noting(own.clone()), disk)) as Arc<dyn Disk>
             } else {
                 disk
@@ -97,13 +97,19 @@ struct State {
     file: Option<File>,
     /// Once the first disk is open; `None` again when no more can be written.
     writer: Option<Writer<File>>,
-    /// Of that disk.
-    of: Option<(u64, Option<Arc<str>>)>,
+    of: Option<Of>,
     seen: Seen,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The disk that a trace is of: the first one.
+struct Of {
+    export: String,
+    size: u64,
+    identity: Option<Arc<str>>,
 }
 
 impl Notes {
@@ -120,25 +126,23 @@ impl Notes {
         e.context(format!("trace-file={}", self.path.display()))
     }
 
-    /// Whether the trace is one of this disk: the first that is opened decides.
-    fn is_of(&self, facts: &Facts) -> Result<bool> {
-        let this = (facts.size, facts.identity.clone());
+    /// Whether the trace is one of this disk: the first that is opened decides. An export that was written to since is
+    /// still that disk, and so is the same one under another name.
+    fn is_of(&self, export: &str, Facts { size, identity, .. }: &Facts) -> Result<bool> {
         let mut state = self.state();
-        match &state.of {
-            Some(of) if *of == this => Ok(true),
-            Some(_) => {
+        if let Some(of) = &state.of {
+            let same = of.size == *size && (of.export == export || of.identity == *identity);
+            if !same {
                 tracing::warn!(target: "diskpipe", "trace: another disk than the first is not written down");
-                Ok(false)
             }
-            None => {
-                if let Some(file) = state.file.take() {
-                    let writer = Writer::new(file, facts.size, facts.identity.as_deref());
-                    state.writer = Some(writer.map_err(|e| self.error(e))?);
-                }
-                state.of = Some(this);
-                Ok(true)
-            }
+            return Ok(same);
         }
+        if let Some(file) = state.file.take() {
+            let writer = Writer::new(file, *size, identity.as_deref());
+            state.writer = Some(writer.map_err(|e| self.error(e))?);
+        }
+        state.of = Some(Of { export: export.to_owned(), size: *size, identity: identity.clone() });
+        Ok(true)
     }
 
     /// Notes that a part is read, or need not be read any more.
@@ -172,7 +176,7 @@ impl Notes {
     }
 
     fn write_down(&self, state: &mut State, Note { range, read, .. }: Note) {
-        let State { writer: Some(writer), of: Some((size, _)), seen, .. } = state else { return };
+        let State { writer: Some(writer), of: Some(Of { size, .. }), seen, .. } = state else { return };
         let start = range.start - range.start % UNIT;
         let end = range.end().next_multiple_of(UNIT).min(*size);
         for new in seen.add(Range::new(start, end - start)) {
@@ -360,6 +364,18 @@ mod tests {
             let own: Vec<u64> = units.iter().copied().filter(|unit| unit % 4 == client).collect();
             assert_eq!(own, (0..PARTS / 4).map(|n| 4 * n + client).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_disk_that_was_written_to_is_the_same_and_others_are_not() {
+        let notes = Notes::new("never made".into());
+        let disk = |size, identity: &str| Facts { identity: Some(identity.into()), ..Facts::read_only(size) };
+        let is_of = |export, facts: Facts| notes.is_of(export, &facts).unwrap();
+        assert!(is_of("a", disk(4096, "monday")));
+        assert!(is_of("a", disk(4096, "tuesday")));
+        assert!(is_of("", disk(4096, "monday")));
+        assert!(!is_of("b", disk(4096, "tuesday")));
+        assert!(!is_of("a", disk(8192, "monday")));
     }
 
     #[test]
