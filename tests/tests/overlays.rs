@@ -1,6 +1,6 @@
 //! Overlays that outlive their server: with real clients, file systems, full disks and servers that are killed.
 
-use e2e::{Run, Server, directory, needs};
+use e2e::{Run, Server, directory, needs, skip};
 use rustix::process::Signal;
 use std::{fs, path::Path};
 
@@ -240,6 +240,54 @@ fn a_temporary_overlay_or_cache_without_room_tells_the_client_and_recovers() {
         }
         kill(server);
         fs::write(dir.path().join("base"), vec![7; 16 << 20]).unwrap();
+    }
+}
+
+#[test]
+fn a_full_file_system_loses_nothing_and_all_goes_on_when_there_is_room() {
+    needs!("qemu-io", "unshare", "mount");
+    if !Run::sh("unshare -m mount -t tmpfs none /mnt").end().status.success() {
+        return skip("needs the right to mount");
+    }
+    // Of an overlay the client is told; a cache passes on what it has no room for.
+    let steps = r#"
+export uri
+io() { qemu-io -f raw "$@" "$uri" 2>&1 || true; }
+io -c 'write -P 1 0 1M' -c flush
+io -c 'write -P 2 1M 6M' -c flush | grep -q "$1"
+io -c 'read -P 1 0 1M' -c 'read -P 7 8M 1M'
+mount -o remount,size=32M small
+io -c 'write -P 3 1M 6M' -c flush -c 'read -P 3 1M 6M' -c 'read -P 1 0 1M'"#;
+    let (full, passed_on) = ("No space left on device", "wrote 6291456/6291456");
+    for (filter, parameters, said) in [
+        ("cow", "cow-memory=0", full),
+        ("cow", "cow-file=small/kept", full),
+        ("cache", "cache-on-read=true", passed_on),
+        ("cache", "cache=unsafe", passed_on),
+        ("cache", "cache-file=small/kept", passed_on),
+        ("cbt", "cbt-file=small/kept cbt-name=a", passed_on),
+        ("trace", "trace-file=small/kept", passed_on),
+    ] {
+        let dir = directory();
+        fs::write(dir.path().join("base"), vec![7; 16 << 20]).unwrap();
+        fs::create_dir(dir.path().join("small")).unwrap();
+        fs::write(dir.path().join("steps"), steps).unwrap();
+        // What was not for this server alone is there again.
+        let (kept, again) = match parameters {
+            "cow-memory=0" | "cache=unsafe" => (3, "true"),
+            _ => (4, "qemu-io -f raw -c \"read -P 1 0 1M\" \"$uri\""),
+        };
+        let script = format!(
+            "mount -t tmpfs -o size=4M none small; export TMPDIR=$PWD/small
+            diskpipe serve --filter={filter} file base {parameters} --run 'set -- \"{said}\"; set -e; . ./steps'
+            diskpipe serve --filter={filter} file base {parameters} --run '{again}'"
+        );
+        fs::write(dir.path().join("script"), script).unwrap();
+        let ended = Run::sh("unshare -m sh -eu script").in_directory(dir.path()).seconds(120).end().good();
+        let told = ended.text();
+        assert!(!told.contains("verification failed"), "{filter} {parameters}: {told}");
+        assert_eq!(told.matches("read 1048576/1048576").count(), kept, "{filter} {parameters}: {told}");
+        assert!(told.contains("read 6291456/6291456"), "{filter} {parameters}: {told}");
     }
 }
 
