@@ -74,8 +74,15 @@ fn options_mean_what_they_mean_to_the_peers_scripts() {
     );
     let unreachable = shell(&["-u", "nbd+unix:///?socket=/nonexistent"]).end().code(1);
     assert!(unreachable.stderr.contains("No such file or directory"), "{}", unreachable.stderr);
-    shell(&["-n", "-u", &uri]).end().code(1);
-    shell(&["--bogus"]).end().code(1);
+    let twice = shell(&["-u", &uri, "-u", &uri, "-c", "1"]).end().code(1);
+    assert!(
+        twice.stderr.starts_with("nbdsh: command line script failed: nbd_connect_uri: "),
+        "{}",
+        twice.stderr
+    );
+    for nonsense in [&["--bogus"][..], &["word"], &["-c"], &["-n", "-u", &uri]] {
+        shell(nonsense).end().code(2);
+    }
     let version = text(&["--version"]);
     assert!(
         version.starts_with("nbdsh 1.") && version.lines().nth(1).unwrap().starts_with("libnbd 1."),

@@ -89,7 +89,8 @@ fn beside(binary: &Path) -> Vec<PathBuf> {
 
 /// Runs the tool. The first argument is the name that it was started under.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    command_line::run(args, "diskpipe shell", command(), |invocation, Work(mut words)| {
+    // The peer's are those of Python programs: 2 for a command line that makes no sense, 1 for all else.
+    command_line::run_or(2, args, "diskpipe shell", command(), |invocation, Work(mut words)| {
         // As the process was found, also through a link.
         let binary = env::current_exe().and_then(|path| path.canonicalize());
         for place in binary.map(|binary| beside(&binary)).unwrap_or_default() {
@@ -98,12 +99,13 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         words.extend(["python".into(), SYSTEM_PYTHON.into()]);
         let mut python = process::Command::new("python3");
         let why = python.args(["-c", PROGRAM, &invocation.name]).args(words).exec();
-        Err(match why.kind() {
+        let _ = invocation.failed(&match why.kind() {
             std::io::ErrorKind::NotFound => {
                 anyhow!("there is no Python 3 here; this installs it: apt-get install python3 python3-libnbd")
             }
             _ => anyhow!("python3: {why}"),
-        })
+        });
+        Ok(ExitCode::FAILURE)
     })
 }
 

@@ -42,7 +42,8 @@ def main(name, *words):
     try:
         for key, value in work:
             if key == "uri":
-                h.set_uri_allow_local_file(True)  # who typed it may read it
+                if h.aio_is_created():
+                    h.set_uri_allow_local_file(True)  # who typed it may read it
                 h.connect_uri(value)
             elif key == "command":
                 text = sys.stdin.read() if value == "-" else value
