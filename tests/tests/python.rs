@@ -298,6 +298,49 @@ fn the_types_say_what_is_there() {
     python(TYPES).end().good();
 }
 
+/// virtnbdbackup's own connection and its own way through extents, unchanged; then the contents of what they name.
+const VIRTNBDBACKUP: &str = r#"
+import importlib, os, sys
+sys.path.append(os.environ["BACKUP"])
+tool = importlib.import_module("libvirtnbdbackup.nbdcli.client")
+extents = importlib.import_module("libvirtnbdbackup.extenthandler.extenthandler")
+for context in ("", "qemu:dirty-bitmap:since"):
+    kind = tool.Unix("", context, os.environ["SOCKET"])
+    connection = tool.client(kind).connect()
+    found = extents.ExtentHandler(connection, kind).queryBlockStatus()
+    print([(extent.data, extent.offset, extent.length) for extent in found], connection.maxRequestSize)
+    print(sum(sum(connection.nbd.pread(e.length, e.offset)) for e in found if e.data))
+    connection.disconnect()
+"#;
+
+#[test]
+fn virtnbdbackup_finds_the_same_with_our_module() {
+    needs!("nbdsh", "qemu-nbd", "qemu-img", "qemu-io");
+    // Of Debian's package virtnbdbackup, also unpacked elsewhere.
+    let place = std::env::var("VIRTNBDBACKUP").unwrap_or_else(|_| "/usr/lib/python3/dist-packages".into());
+    if !Path::new(&place).join("libvirtnbdbackup").is_dir() {
+        return e2e::skip("needs virtnbdbackup, installed or unpacked where VIRTNBDBACKUP says");
+    }
+    let dir = directory();
+    changed_image(dir.path());
+    let image = dir.path().join("image");
+    let server = Server::qemu(&format!("-r -f qcow2 -B since {}", image.display()));
+    let uri = server.uri();
+    let socket = uri.split_once("?socket=").expect("a Unix socket").1;
+    let said = |run: Run| run.env("BACKUP", &place).env("SOCKET", socket).text();
+    let (theirs, ours) = (said(peers_python(VIRTNBDBACKUP)), said(python(VIRTNBDBACKUP)));
+    assert_eq!(ours, theirs, "ours is left");
+    assert!(ours.contains("(True, 983040, 131072)"), "{ours}");
+}
+
+/// An image with the bitmap `since`, and as it was before in `full`.
+fn changed_image(into: &Path) {
+    let make = "qemu-img create -q -f qcow2 image 8M; qemu-io -f qcow2 -c 'write -P 1 0 2M' -c 'write -P 2 5M 1M' image
+        qemu-img convert -O raw image full; qemu-img bitmap --add image since
+        qemu-io -f qcow2 -c 'write -P 3 960k 128k' -c 'write -z 5M 64k' -c 'write -P 4 7M 64k' image";
+    Run::sh(&format!("set -e; {make}")).in_directory(into).end().good();
+}
+
 /// What a backup tool does: of a full copy and of what a dirty bitmap says has changed since, the disk as it is now.
 const INCREMENT: &str = r#"
 import nbd, os
@@ -338,10 +381,7 @@ h.shutdown()
 fn a_backup_tool_reads_what_a_dirty_bitmap_of_qemu_names() {
     needs!("nbdsh", "qemu-nbd", "qemu-img", "qemu-io");
     let dir = directory();
-    let make = "qemu-img create -q -f qcow2 image 8M; qemu-io -f qcow2 -c 'write -P 1 0 2M' -c 'write -P 2 5M 1M' image
-        qemu-img convert -O raw image full; qemu-img bitmap --add image since
-        qemu-io -f qcow2 -c 'write -P 3 960k 128k' -c 'write -z 5M 64k' -c 'write -P 4 7M 64k' image";
-    Run::sh(&format!("set -e; {make}")).in_directory(dir.path()).end().good();
+    changed_image(dir.path());
     let server = Server::qemu(&format!("-r -f qcow2 -B since {}", dir.path().join("image").display()));
     for run in [peers_python(INCREMENT), python(INCREMENT)] {
         let said = run.env("SERVER", server.uri()).env("FULL", dir.path().join("full")).text();

@@ -35,8 +35,7 @@ class NBD(_AsyncCalls, _nbd.NBD):
         return f"<nbd.NBD {self.get_handle_name()}: {self.connection_state()}>"
 
 
-def _names():
-    return [name for name in dir(_nbd) if not name.startswith("_")]
+del is_zero  # noqa: F821  of Buffer
 
 
-__all__ = sorted({*_names(), "Buffer", "Error", "NBD"})
+__all__ = sorted({name for name in dir(_nbd) if name in globals() and not name.startswith("_")} | {"Buffer", "Error"})
