@@ -320,7 +320,7 @@ fn holes_stay_holes() {
     }
     let used = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
     if used(&files.join("sparse")) > 2 << 20 {
-        return eprintln!("SKIPPED: needs a file system here that keeps holes of 60K");
+        return e2e::skip("needs a file system that keeps holes of 60K");
     }
     for kind in ["ext2", "ext4"] {
         let (disk, out) = (dir.path().join("disk"), dir.path().join(kind));

@@ -147,6 +147,10 @@ impl Walk<'_> {
             entries.push(entry);
             Ok(if entries.len() < 1000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         });
+        let some = &entries[..entries.len().min(64)];
+        self.file_system.expect(some);
+        let files: Vec<File> = some.iter().filter_map(|entry| self.file_system.file(entry).ok()).collect();
+        content::expect(self.file_system, &files.iter().collect::<Vec<_>>());
         for entry in entries {
             self.files += 1;
             if self.files > 500 {
