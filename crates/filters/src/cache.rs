@@ -10,7 +10,7 @@ mod recent;
 
 use crate::common::{
     on_read::OnRead,
-    wrap::{export_name, stated},
+    wrap::{export_name, stated_with_its_size},
 };
 use async_lock::Mutex;
 use blocks::{Cache, Shared};
@@ -194,7 +194,7 @@ impl Caching {
         let header = file.map(|file| kept::glance(file, below)).transpose()?.flatten();
         let block = self.params.block(below, header.as_ref());
         let (facts, _) = self.params.over(below, block, file.is_some());
-        Ok(stated(facts, disk))
+        Ok(stated_with_its_size(facts, disk))
     }
 
     /// The cache of an export, over a disk below that this client may use.

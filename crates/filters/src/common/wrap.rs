@@ -49,6 +49,23 @@ pub(crate) fn stated(facts: Facts, next: Arc<dyn Disk>) -> Arc<dyn Disk> {
     Arc::new(Stated { facts, next })
 }
 
+/// As [`stated`], of a size that does not follow that of the disk below.
+pub(crate) fn stated_with_its_size(facts: Facts, next: Arc<dyn Disk>) -> Arc<dyn Disk> {
+    Arc::new(StatedSize { facts, next })
+}
+
+struct StatedSize {
+    facts: Facts,
+    next: Arc<dyn Disk>,
+}
+
+impl Disk for StatedSize {
+    disk::forward!(next: next, read, write, zero, trim, flush, cache, extents, status);
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
 struct Stated {
     facts: Facts,
     next: Arc<dyn Disk>,
