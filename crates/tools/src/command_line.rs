@@ -7,6 +7,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     io::{self, Write},
+    num::NonZeroUsize,
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -109,6 +110,14 @@ pub(crate) fn print(text: &str) -> Result<ExitCode> {
 /// What is wrong with it.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     Size::from_text(text).map(Size::bytes).map_err(|wrong| wrong.0.to_string())
+}
+
+/// A number of at least one, as clap's parsers want it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a number of at least 1".into())
 }
 
 /// A time among the options, such as `2`, `1.5s` or `50ms`.

@@ -55,7 +55,7 @@ pub(crate) struct Options {
     pub(crate) assume_same_source: bool,
 
     /// Use up to N connections to each server that allows several.
-    #[arg(short = 'C', long, value_name = "N", value_parser = count)]
+    #[arg(short = 'C', long, value_name = "N", value_parser = command_line::count)]
     pub(crate) connections: Option<NonZeroUsize>,
 
     /// The destination reads as zeroes already: do not write those of the source.
@@ -101,7 +101,7 @@ pub(crate) struct Options {
     pub(crate) request_size: u64,
 
     /// At most so many requests in flight per connection.
-    #[arg(short = 'R', long, value_name = "N", value_parser = count)]
+    #[arg(short = 'R', long, value_name = "N", value_parser = command_line::count)]
     pub(crate) requests: Option<NonZeroUsize>,
 
     /// Connect again to a server (of a URI) that goes away, up to N times for each request.
@@ -161,10 +161,6 @@ fn sparse(text: &str) -> Result<u64, String> {
         Ok(n) if n == 0 || (n.is_power_of_two() && n >= 512) => Ok(n),
         _ => Err("must be a power of 2 of at least 512, or 0".into()),
     }
-}
-
-fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "must be a number of at least 1".into())
 }
 
 fn threads(text: &str) -> Result<usize, String> {

@@ -1,7 +1,7 @@
 //! The command line of `mount`.
 
 use super::file_system_options::Fuse;
-use crate::command_line::{Invocation, Word};
+use crate::command_line::{self, Invocation, Word};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use client::Connector;
@@ -35,7 +35,7 @@ To unmount: fusermount3 -u MOUNTPOINT"
 )]
 pub(crate) struct Options {
     /// Open so many connections, if the server says that they see each other's writes.
-    #[arg(short = 'C', long, value_name = "N", default_value = "4")]
+    #[arg(short = 'C', long, value_name = "N", default_value = "4", value_parser = command_line::count)]
     pub(crate) connections: NonZeroUsize,
 
     /// Show the options that -o takes.
