@@ -38,6 +38,9 @@ const fn writes(name: &'static str, block: usize, in_order: bool, direct: bool) 
     Use { name, write: true, block, in_order, direct }
 }
 
+/// A server that answers reads after a while.
+const FAR: &str = "nbdkit (2 ms later)";
+
 const K: usize = 1 << 10;
 const USES: &[Use] = &[
     reads("read-4k", 4 * K, false, false),
@@ -60,17 +63,21 @@ pub(super) fn compare(options: &Options) -> Result<()> {
     let ours = diskpipe();
     let tools =
         [words(&["nbdfuse"]), words(&[&ours, "mount"]), words(&[&ours, "mount", "-o", "kernel_cache"])];
-    for kind in [Kind::nbdkit(Store::File), Kind::diskpipe(Store::File)] {
+    let mut far = Kind::plugin(words(&["--filter=delay", "memory", "256M", "rdelay=2ms"]));
+    far.name = FAR.into();
+    for kind in [Kind::nbdkit(Store::File), Kind::diskpipe(Store::File), far] {
         let server = Server::start(&kind)?;
         let mounts =
             tools.iter().map(|tool| Mounted::start(tool, &server.uri())).collect::<Result<Vec<_>>>()?;
-        let uses: Vec<_> = USES.iter().filter(|used| used.name.contains(&options.shape)).collect();
+        let shows = |used: &&Use| kind.name != FAR || used.shows_distance();
+        let uses: Vec<_> =
+            USES.iter().filter(|used| used.name.contains(&options.shape)).filter(shows).collect();
         let column = |mounted: &'_ Mounted| {
             let (file, uses, time) = (mounted.file.clone(), uses.clone(), options.time());
             Column { name: "mount".into(), measure: Box::new(move |n| uses[n].measure(&file, time)) }
         };
         let columns: Vec<Column<'_>> = mounts.iter().map(column).collect();
-        let title = format!("A disk as a file, over a file that {} serves; as shares of nbdfuse", kind.name);
+        let title = format!("A disk as a file, over one that {} serves; as shares of nbdfuse", kind.name);
         head(&title, ["", "nbdfuse/s", "diskpipe mount", "with -o kernel_cache"]);
         for (n, used) in uses.iter().enumerate() {
             let row = Row::measure(&columns, n, options.rounds);
@@ -86,6 +93,11 @@ pub(super) fn compare(options: &Options) -> Result<()> {
 }
 
 impl Use {
+    /// Whether reading ahead hides how far away the server is.
+    fn shows_distance(&self) -> bool {
+        self.in_order && !self.write && !self.direct
+    }
+
     /// Requests in a second. The file is opened anew, also when each of its blocks had its turn, so that no tool's figure is
     /// that of the kernel's cache.
     fn measure(&self, path: &Path, time: Duration) -> Result<f64> {
