@@ -93,5 +93,9 @@ fn a_filter_may_be_used_twice_but_not_with_one_file() {
         "--filter=cache --filter=cache null 1M cache-file=a cache-file=a",
         "a: already used by this server, by the filter cache",
     );
+    refused(
+        "--filter=trace --filter=trace null 1M trace-file=a trace-file=a",
+        "a: already used by this server, by the filter trace",
+    );
     refused("--filter=stats --filter=stats null 1M statsfile=a", "each use needs its own parameters");
 }

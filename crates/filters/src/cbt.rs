@@ -228,11 +228,20 @@ fn other_size(store: &Store, before: u64, now: u64) -> Error {
 }
 
 /// Of a disk with these checkpoints, over one of the facts `below`.
-fn facts(below: &Facts, checkpoints: &[Checkpoint]) -> Facts {
-    let own = checkpoints.iter().map(|checkpoint| format!("qemu:dirty-bitmap:{}", checkpoint.name));
+///
+/// # Errors
+/// Something below has a context of the same name, and clients could see but one of them.
+fn facts(below: &Facts, checkpoints: &[Checkpoint]) -> Result<Facts> {
+    let own: Vec<String> =
+        checkpoints.iter().map(|checkpoint| format!("qemu:dirty-bitmap:{}", checkpoint.name)).collect();
+    if let Some(twice) = own.iter().find(|name| below.contexts.iter().any(|below| **below == ***name)) {
+        return Err(Error::invalid(format!(
+            "cbt: the disk below has the context {twice} already; give the checkpoint another name"
+        )));
+    }
     let others = below.contexts.iter().map(|context| context.to_string());
-    let contexts = own.chain(others).map(String::into_boxed_str).collect();
-    Facts { contexts, ..below.clone() }
+    let contexts = own.into_iter().chain(others).map(String::into_boxed_str).collect();
+    Ok(Facts { contexts, ..below.clone() })
 }
 
 struct Following {
@@ -256,7 +265,7 @@ impl Backend for Following {
             let follow = self.follow.clone();
             if client.looks {
                 let checkpoints = reactor::unblock(move || follow.glance(&export, size)).await??;
-                let facts = facts(next.facts(), &checkpoints);
+                let facts = facts(next.facts(), &checkpoints)?;
                 return Ok(stated(facts, next));
             }
             let (tracker, checkpoints) = reactor::unblock(move || {
@@ -265,7 +274,7 @@ impl Backend for Following {
                 Ok::<_, Error>((tracker, checkpoints))
             })
             .await??;
-            let facts = facts(next.facts(), &checkpoints);
+            let facts = facts(next.facts(), &checkpoints)?;
             let since = checkpoints.iter().map(|checkpoint| checkpoint.epoch).collect();
             let passing = self.follow.gate.passing();
             Ok(Arc::new(Layer { facts, since, passing, tracker, next }) as Arc<dyn Disk>)

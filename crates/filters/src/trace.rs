@@ -12,12 +12,13 @@ use params::Params;
 use std::{
     collections::BTreeMap,
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
+use store::lock::Lock;
 use thread_local::ThreadLocal;
 
 /// Write down in which order a disk is read.
@@ -56,8 +57,9 @@ impl<B: Backend> Backend for Recording<B> {
     }
     fn get_ready(&self) -> Result<()> {
         self.next.get_ready()?;
-        let file = File::create(&self.notes.path).map_err(|e| self.notes.error(e.into()))?;
-        self.notes.state().file = Some(file);
+        let (file, lock) = new_file(&self.notes.path).map_err(|e| self.notes.error(e))?;
+        let mut state = self.notes.state();
+        (state.file, state._lock) = (Some(file), lock);
         Ok(())
     }
     fn finish(&self) {
@@ -67,6 +69,17 @@ impl<B: Backend> Backend for Recording<B> {
     fn next(&self) -> Option<&dyn Backend> {
         Some(&self.next)
     }
+}
+
+/// The file, empty, and its lock if it is one to be locked: two traces at once would make nonsense of it.
+fn new_file(path: &Path) -> Result<(File, Option<Lock>)> {
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok((file, None));
+    }
+    let lock = Lock::take(&file, true, "the filter trace")?;
+    file.set_len(0)?;
+    Ok((file, Some(lock)))
 }
 
 /// So many notes of a thread are put among those of the others at once.
@@ -99,6 +112,8 @@ struct State {
     writer: Option<Writer<File>>,
     of: Option<Of>,
     seen: Seen,
+    /// Of the file; dropped after that.
+    _lock: Option<Lock>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -397,6 +412,20 @@ mod tests {
             assert!(model[bytes(&range)].iter().all(|seen| *seen));
             assert!(seen.0.iter().zip(seen.0.iter().skip(1)).all(|((_, end), (start, _))| end < start));
         }
+    }
+
+    #[test]
+    fn two_traces_in_one_file_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let param = format!("trace-file={}", dir.path().join("trace").display());
+        let memory = Memory::new(vec![0; 512]);
+        let [one, other] = [(); 2].map(|()| layer::<Trace>(&[&param], &memory).unwrap());
+        one.get_ready().unwrap();
+        let why = other.get_ready().unwrap_err();
+        assert_eq!(why.errno(), disk::Errno::BUSY);
+        assert_eq!(why.to_string(), format!("{param}: already used by this server, by the filter trace"));
+        drop(one);
+        other.get_ready().unwrap();
     }
 
     #[test]

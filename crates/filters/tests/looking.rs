@@ -79,7 +79,7 @@ fn a_look_is_told_what_a_client_would_be_refused_for() {
     served.open(&Client::local("")).wait().unwrap();
     let looking = Client { looks: true, ..Client::local("") };
     let why = |below| serve(below).open(&looking).wait().err().map(|e| e.to_string()).unwrap_or_default();
-    assert!(why(disk(1)).contains("being written by another program"), "{}", why(disk(1)));
+    assert!(why(disk(1)).contains("already used by this server"), "{}", why(disk(1)));
     served.finish();
     drop(served);
     assert_eq!(why(disk(1)), "");

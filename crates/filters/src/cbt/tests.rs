@@ -410,3 +410,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn two_checkpoints_of_one_name_above_each_other_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| format!("cbt-file={}", dir.path().join(name).display());
+    let memory = Memory::new(vec![0; 65536]);
+    let inner = layer::<Cbt>(&[&file("inner"), "cbt-name=a"], &memory).unwrap();
+    let above = |name: &str| {
+        let params = [&*file(name), &format!("cbt-name={name}")];
+        let outer = over::<Cbt>(&params, inner.clone()).unwrap();
+        outer.open(&Client::local("")).wait().map(|disk| disk.facts().contexts.len())
+    };
+    assert_eq!(above("b").unwrap(), 2);
+    let why = above("a").err().unwrap().to_string();
+    assert_eq!(
+        why,
+        "cbt: the disk below has the context qemu:dirty-bitmap:a already; give the checkpoint another name"
+    );
+}
