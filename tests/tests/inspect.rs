@@ -131,6 +131,8 @@ fn changes_that_are_only_in_the_journal_are_seen() {
         ("-t ext4 -b 1024 -O 64bit,metadata_csum", false),
         ("-t ext4 -b 4096 -O ^64bit,metadata_csum", true),
         ("-t ext4 -b 4096 -O ^64bit,^metadata_csum", true),
+        // Without any fast commits nothing is missing.
+        ("-t ext4 -b 1024 -O fast_commit", false),
     ] {
         let disk = dir.path().join("disk");
         let _ = fs::remove_file(&disk);

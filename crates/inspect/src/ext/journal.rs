@@ -3,7 +3,7 @@
 //! Everything in it is big-endian, while the rest of the file system is little-endian.
 
 use super::{Ext, Inode};
-use crate::bytes::{be16, be32, part};
+use crate::bytes::{be16, be32, le16, le32, part};
 use disk::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,9 @@ pub(super) const MAGIC: [u8; 4] = [0xc0, 0x3b, 0x39, 0x98];
 const DESCRIPTOR: u32 = 1;
 const COMMIT: u32 = 2;
 const REVOKE: u32 = 5;
+
+/// What fast commits begin with.
+const FAST_HEAD: u16 = 9;
 
 const WIDE: u32 = 0x2;
 const CHECKSUMS_2: u32 = 0x8;
@@ -48,13 +51,14 @@ impl Journal {
         let inode = ext.inode(number)?;
         let log = Log::open(ext, &inode)?;
         let mut journal = Journal::default();
+        let mut note = None;
         if log.start != 0 {
-            log.replay(&mut journal)?;
+            let next = log.replay(&mut journal)?;
+            note = log.has_fast_commits(next)?.then(|| {
+                "the journal has fast commits, which are not replayed; the latest changes are missing"
+                    .to_string()
+            });
         }
-        let note = (log.fast && log.start != 0).then(|| {
-            "the journal may have fast commits, which are not replayed; the latest changes may be missing"
-                .to_string()
-        });
         Ok((journal, note))
     }
 }
@@ -122,8 +126,18 @@ impl<'a> Log<'a> {
         if at + 1 >= self.end { self.first } else { at + 1 }
     }
 
-    /// Goes over the transactions, and takes those that were committed.
-    fn replay(&self, journal: &mut Journal) -> Result<()> {
+    /// Whether there are fast commits on top of the transactions before this one. They begin one block behind the end of
+    /// the ring, and unlike all else in the journal they are little-endian.
+    fn has_fast_commits(&self, next: u32) -> Result<bool> {
+        if !self.fast {
+            return Ok(false);
+        }
+        let bytes = self.ext.block(self.place(self.end + 1)?)?;
+        Ok(le16(&bytes, 0) == FAST_HEAD && le32(&bytes, 8) == next)
+    }
+
+    /// Goes over the transactions, and takes those that were committed. Returns the number of the first that was not.
+    fn replay(&self, journal: &mut Journal) -> Result<u32> {
         let (mut at, mut sequence) = (self.start, self.sequence);
         let mut written: Vec<(u64, (u64, bool))> = Vec::new();
         let mut revoked: Vec<u64> = Vec::new();
@@ -140,7 +154,7 @@ impl<'a> Log<'a> {
                 DESCRIPTOR => {
                     for (block, escaped) in self.tags(&bytes) {
                         if left == 0 {
-                            return Ok(());
+                            return Ok(sequence);
                         }
                         left -= 1;
                         written.push((block, (self.place(at)?, escaped)));
@@ -158,7 +172,7 @@ impl<'a> Log<'a> {
                 _ => break,
             }
         }
-        Ok(())
+        Ok(sequence)
     }
 
     /// The blocks that follow a descriptor: whose content they are, and whether they are escaped.
