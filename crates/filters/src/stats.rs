@@ -3,12 +3,12 @@
 mod count;
 mod json;
 mod report;
-mod watch;
 
 use count::Counts;
 use disk::{
     Around, Backend, Client, Disk, Error, Filter, Io, Result,
     shapes::{Op, around::EveryRequest},
+    ticks::{self, Moment},
 };
 use params::{Choice, Params};
 use std::{
@@ -16,10 +16,9 @@ use std::{
     io::Write,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Instant,
+    time::Duration,
 };
 use thread_local::ThreadLocal;
-use watch::Watch;
 
 /// Count requests, bytes and time, and write them to a file at the end.
 #[derive(Params)]
@@ -65,7 +64,7 @@ impl Filter for Stats {
 
 struct Counting {
     counts: Arc<ThreadLocal<Counts>>,
-    started: OnceLock<Instant>,
+    started: OnceLock<Moment>,
     file: Mutex<Option<File>>,
     params: Stats,
     next: Arc<dyn Backend>,
@@ -95,18 +94,21 @@ impl Backend for Counting {
     }
     fn get_ready(&self) -> Result<()> {
         self.next.get_ready()?;
-        self.started.get_or_init(Instant::now);
+        self.started.get_or_init(Moment::now);
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.open_file()?);
         Ok(())
     }
     fn finish(&self) {
         self.next.finish();
         let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let elapsed = self.started.get().map(Instant::elapsed).unwrap_or_default();
+        let now = Moment::now();
+        let started = *self.started.get_or_init(|| now);
+        let elapsed = Duration::from_nanos(now.nanos - started.nanos);
         let counts: Vec<&Counts> = self.counts.iter().collect();
+        let sums = count::sums(&counts, started.nanos_per_tick(now));
         let text = match self.params.statsformat {
-            Format::Text => report::text(&counts, elapsed, self.params.statsthreshold),
-            Format::Json => json::text(&counts, elapsed),
+            Format::Text => report::text(&sums, elapsed, self.params.statsthreshold),
+            Format::Json => json::text(&sums, elapsed),
         };
         if let Err(e) = file.write_all(text.as_bytes()) {
             // Nobody is left to return it to.
@@ -127,25 +129,27 @@ impl EveryRequest for Meter {
 
     fn around<'a, T: Send + 'a>(&'a self, op: Op, call: impl FnOnce() -> Io<'a, T> + Send + 'a) -> Io<'a, T> {
         let counts = self.0.get_or_default();
-        let watch = Watch::start(counts.exactly(op.kind));
+        let weight = counts.weight(op.kind);
+        let came = if weight > 0 { ticks::now() } else { 0 };
         match call() {
             Io::Ready(Ok(value)) => {
-                counts.add(op, watch.elapsed());
+                let took = if weight > 0 { ticks::now().saturating_sub(came) } else { 0 };
+                counts.add(op, took.saturating_mul(weight));
                 Io::Ready(Ok(value))
             }
-            io => self.later(op, watch, io),
+            io => self.later(op, came, io),
         }
     }
 }
 
 impl Meter {
-    /// Counts a request when it is done, if it does not fail.
+    /// Counts a request when it is done, if it does not fail. It came at this tick, or (0) just now.
     #[cold]
-    fn later<'a, T: Send + 'a>(&'a self, op: Op, watch: Watch, io: Io<'a, T>) -> Io<'a, T> {
-        let watch = watch.exactly();
+    fn later<'a, T: Send + 'a>(&'a self, op: Op, came: u64, io: Io<'a, T>) -> Io<'a, T> {
+        let came = if came > 0 { came } else { ticks::now() };
         io.inspect(move |outcome| {
             if outcome.is_ok() {
-                self.0.get_or_default().add(op, watch.elapsed());
+                self.0.get_or_default().add(op, ticks::now().saturating_sub(came));
             }
         })
     }

@@ -45,8 +45,10 @@ impl Line {
     }
 }
 
-/// So many requests of each kind (on each thread) are timed exactly.
+/// So many requests of each kind (on each thread) are timed one by one.
 const EXACT: u64 = 1000;
+/// Of those after them, one in so many is timed for all: no divisor of how many come at once.
+const EVERY: u64 = 7;
 
 /// Lengths are below 2^64: by the bits above the lowest one that are needed for them.
 const SIZES: usize = 64;
@@ -78,17 +80,17 @@ pub(super) struct Counts {
 struct Counter {
     /// Requests that concern no bytes; all others are counted by their size.
     without_bytes: AtomicU64,
-    nanos: AtomicU64,
-    /// So many have been timed exactly.
-    exact: AtomicU64,
+    ticks: AtomicU64,
+    /// So many came.
+    came: AtomicU64,
     /// By size, made when the first such request comes.
     sizes: [OnceLock<Box<Sizes>>; SIZES],
 }
 
 impl Default for Counter {
     fn default() -> Self {
-        let (without_bytes, nanos, exact) = Default::default();
-        Counter { without_bytes, nanos, exact, sizes: [const { OnceLock::new() }; SIZES] }
+        let (without_bytes, ticks, came) = Default::default();
+        Counter { without_bytes, ticks, came, sizes: [const { OnceLock::new() }; SIZES] }
     }
 }
 
@@ -111,25 +113,27 @@ fn add(to: &AtomicU64, more: u64) {
 }
 
 impl Counts {
-    /// Whether a request of this kind should be timed exactly.
+    /// For how many requests one that comes now should be timed; 0: not at all. To look at a counter twice takes a fiftieth
+    /// of a small request.
     #[inline]
-    pub(super) fn exactly(&self, kind: OpKind) -> bool {
-        let exact = &self.lines[Line::of(kind) as usize].exact;
-        let exactly = exact.load(Relaxed) < EXACT;
-        if exactly {
-            add(exact, 1);
+    pub(super) fn weight(&self, kind: OpKind) -> u64 {
+        let came = &self.lines[Line::of(kind) as usize].came;
+        let before = came.load(Relaxed);
+        add(came, 1);
+        match before {
+            ..EXACT => 1,
+            _ if before.is_multiple_of(EVERY) => EVERY,
+            _ => 0,
         }
-        exactly
     }
 
-    /// Counts a request that took so many nanoseconds.
+    /// Counts a request that took so many ticks.
     #[inline]
     pub(super) fn add(&self, op: Op, took: u64) {
         let line = Line::of(op.kind);
         let counter = &self.lines[line as usize];
-        // Mostly so, by the coarse clock.
         if took > 0 {
-            add(&counter.nanos, took);
+            add(&counter.ticks, took);
         }
         // A flush concerns no bytes.
         let Range { start, len } = op.range;
@@ -155,12 +159,16 @@ pub(super) struct Sum {
     pub(super) groups: Vec<Group>,
 }
 
-/// Adds up one line.
-pub(super) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>, line: Line) -> Sum {
-    let mut sum = Sum::default();
-    for counter in counts.into_iter().map(|counts| &counts.lines[line as usize]) {
+/// Adds up every line.
+pub(super) fn sums(counts: &[&Counts], nanos_per_tick: f64) -> Vec<(Line, Sum)> {
+    Line::ALL.iter().map(|line| (*line, sum(counts, *line, nanos_per_tick))).collect()
+}
+
+fn sum(counts: &[&Counts], line: Line, nanos_per_tick: f64) -> Sum {
+    let (mut sum, mut ticks) = (Sum::default(), 0u64);
+    for counter in counts.iter().map(|counts| &counts.lines[line as usize]) {
         sum.ops += counter.without_bytes.load(Relaxed);
-        sum.time += Duration::from_nanos(counter.nanos.load(Relaxed));
+        ticks = ticks.saturating_add(counter.ticks.load(Relaxed));
         for (bits, sizes) in counter.sizes.iter().enumerate() {
             let Some(sizes) = sizes.get() else { continue };
             let at = match sum.groups.binary_search_by_key(&bits, |group| group.bits) {
@@ -181,9 +189,25 @@ pub(super) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>, line: Line) 
             group.bytes = group.bytes.saturating_add(bytes);
         }
     }
+    sum.time = Duration::from_nanos((ticks as f64 * nanos_per_tick).round() as u64);
     for group in &sum.groups {
         sum.ops += group.requests();
         sum.bytes = sum.bytes.saturating_add(group.bytes);
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_requests_are_timed_for_all() {
+        let counts = Counts::default();
+        let weights: Vec<u64> = (0..8000).map(|_| counts.weight(OpKind::Read)).collect();
+        assert!(weights[..1000].iter().all(|weight| *weight == 1));
+        let rest: u64 = weights[1000..].iter().sum();
+        assert!((7000 - 7..=7000 + 7).contains(&rest), "{rest}");
+        assert_eq!(counts.weight(OpKind::Write), 1, "each kind by itself");
+    }
 }

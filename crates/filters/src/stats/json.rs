@@ -1,13 +1,12 @@
 //! The report of `stats` for programs.
 
-use super::count::{Counts, Group, Line, sum};
-use std::{borrow::Borrow, fmt::Write, time::Duration};
+use super::count::{Group, Line, Sum};
+use std::{fmt::Write, time::Duration};
 
 /// One object in one line. Only numbers and names of ours are in it, so that nothing need be escaped.
-pub(super) fn text(counts: &[impl Borrow<Counts>], elapsed: Duration) -> String {
+pub(super) fn text(sums: &[(Line, Sum)], elapsed: Duration) -> String {
     let mut out = format!("{{\"elapsed_seconds\":{:.6}", elapsed.as_secs_f64());
-    for line in Line::ALL {
-        let sum = sum(counts.iter().map(Borrow::borrow), line);
+    for (line, sum) in sums {
         let (name, ops, bytes, seconds) = (line.name(), sum.ops, sum.bytes, sum.time.as_secs_f64());
         let sizes: Vec<String> = sum.groups.iter().map(group).collect();
         let _ = write!(
@@ -38,20 +37,20 @@ fn group(group: &Group) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::count::{Counts, sums};
     use super::*;
     use disk::{
         Range,
         shapes::{Op, OpKind},
     };
-    use std::sync::Arc;
 
     #[test]
     fn every_kind_of_request_is_there_with_its_sizes() {
-        let counts = [Arc::new(Counts::default()), Arc::default()];
+        let counts = [Counts::default(), Counts::default()];
         let op = |kind, start, len| Op { kind, range: Range::new(start, len), fua: false };
-        counts[0].add(op(OpKind::Read, 0, 4096), 5000);
-        counts[1].add(op(OpKind::Read, 512, 4096), 5000);
-        let text = text(&counts, Duration::from_millis(1500));
+        counts[0].add(op(OpKind::Read, 0, 4096), 1000);
+        counts[1].add(op(OpKind::Read, 512, 4096), 1000);
+        let text = text(&sums(&[&counts[0], &counts[1]], 5.0), Duration::from_millis(1500));
         let read = "\"read\":{\"ops\":2,\"bytes\":8192,\"seconds\":0.000010,\"sizes\":[{\"bits\":12,\"requests\":2,\
             \"bytes\":8192,\"aligned\":{\"9\":1,\"64\":1}}]}";
         assert!(

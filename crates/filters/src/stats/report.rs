@@ -1,11 +1,10 @@
 //! The text of `stats`.
 
-use super::count::{Counts, Group, Line, Sum, sum};
-use std::{borrow::Borrow, fmt::Write, time::Duration};
+use super::count::{Group, Line, Sum};
+use std::{fmt::Write, time::Duration};
 
 /// The whole report; `elapsed` since the server was ready.
-pub(super) fn text(counts: &[impl Borrow<Counts>], elapsed: Duration, threshold: u8) -> String {
-    let sums = Line::ALL.map(|line| (line, sum(counts.iter().map(Borrow::borrow), line)));
+pub(super) fn text(sums: &[(Line, Sum)], elapsed: Duration, threshold: u8) -> String {
     let ops: u64 = sums.iter().map(|(_, sum)| sum.ops).sum();
     // Asking for extents or for caching moves nothing.
     let moved = |line| !matches!(line, Line::Extents | Line::Cache);
@@ -114,20 +113,24 @@ fn rate(bytes: u64, time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::count::{Counts, sums};
     use super::*;
     use disk::{
         Range,
         shapes::{Op, OpKind},
     };
-    use std::sync::Arc;
 
     fn add(counts: &Counts, kind: OpKind, start: u64, len: u64, micros: u64) {
         counts.add(Op { kind, range: Range::new(start, len), fua: false }, micros * 1000);
     }
 
+    fn report(counts: &[Counts], elapsed: Duration, threshold: u8) -> String {
+        text(&sums(&counts.iter().collect::<Vec<_>>(), 1.0), elapsed, threshold)
+    }
+
     #[test]
     fn the_report_has_the_lines_that_scripts_know() {
-        let counts = [Arc::new(Counts::default()), Arc::default()];
+        let counts = [Counts::default(), Counts::default()];
         for i in 0..50 {
             add(&counts[i % 2], OpKind::Write, 4096 * i as u64, 4096, 2);
         }
@@ -162,31 +165,31 @@ zero: 1 ops, 0.001000 s, 4.00 GiB, 4000.00 GiB/s op, 8.00 GiB/s total
 
 flush: 1 ops, 0.000003 s, 0 bytes, 0 bytes/s op, 0 bytes/s total
 ";
-        assert_eq!(text(&counts, Duration::from_millis(500), 95), expected);
+        assert_eq!(report(&counts, Duration::from_millis(500), 95), expected);
     }
 
     #[test]
     fn a_threshold_decides_how_much_is_shown() {
-        let counts = [Arc::new(Counts::default())];
+        let counts = [Counts::default()];
         for at in [8, 4096, 8192, 12288] {
             add(&counts[0], OpKind::Read, at, 4096, 0);
         }
-        let half = text(&counts, Duration::from_secs(1), 50);
+        let half = report(&counts, Duration::from_secs(1), 50);
         assert!(half.contains("          3 bit aligned: 100.0% (4)\n"), "{half}");
         assert!(half.contains("         13+ bit-aligned: 25.0% (1)\n"), "{half}");
         assert!(half.contains("read: 4 ops, 0.000000 s, 16.00 KiB, (n/a)/s op, "), "{half}");
-        assert!(!text(&counts, Duration::from_secs(1), 0).contains("breakdown"));
-        let nothing = text(&[Arc::default()], Duration::from_micros(1432), 95);
+        assert!(!report(&counts, Duration::from_secs(1), 0).contains("breakdown"));
+        let nothing = report(&[Counts::default()], Duration::from_micros(1432), 95);
         assert_eq!(nothing, "total: 0 ops, 0.001432 s, 0 bytes, 0 bytes/s\n");
     }
 
     #[test]
     fn sizes_that_are_equally_frequent_are_all_shown() {
-        let counts = [Arc::new(Counts::default())];
+        let counts = [Counts::default()];
         for len in [1024, 3072, 4096] {
             add(&counts[0], OpKind::Read, 0, len, 1);
         }
-        let all = text(&counts, Duration::from_secs(1), 100);
+        let all = report(&counts, Duration::from_secs(1), 100);
         assert_eq!(all.matches("bits: 33.3% (1 reqs").count(), 3, "{all}");
     }
 }
