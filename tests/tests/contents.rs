@@ -155,6 +155,8 @@ fn looking_takes_any_part_whatever_blocks_the_server_has() {
         let run = Run::diskpipe().words(tool).words("--check").words(part).arg(server.uri());
         assert_eq!(run.end().status.code(), Some(code), "{tool} {part}");
     }
+    let line = "0000002001: 00 00                                            |..              |\n";
+    assert_eq!(Run::diskpipe().words("dump --offset=8193 -n 2").arg(server.uri()).text(), line);
     let refused = Run::diskpipe().words("zero -y -o 1").arg(server.uri()).end().code(1);
     assert!(refused.stderr.contains("the offset 1 is no multiple of the server's smallest block"));
 }

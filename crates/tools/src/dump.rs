@@ -85,9 +85,12 @@ fn dump(connector: &Connector, offset: u64, length: u64, colours: bool) -> Resul
 
 fn show<W: Write>(disk: &RemoteDisk, range: Range, lines: &mut Lines<W>) -> Result<()> {
     let mut mapped = disk.facts().extents;
-    let mut at = range.start;
+    // Asked in whole blocks; of the first and the last, only what is in the range is shown.
+    let block = u64::from(disk.facts().blocks.minimum).max(1);
+    let (mut at, last) =
+        (range.start - range.start % block, range.end().next_multiple_of(block).min(disk.size()));
     while at < range.end() {
-        let rest = Range::new(at, range.end() - at);
+        let rest = Range::new(at, last - at);
         let extents = if mapped { disk.extents(rest, LIMIT).wait() } else { Ok(Extents::new()) };
         let extents = match extents {
             Ok(extents) if !extents.is_empty() => extents,
@@ -98,9 +101,10 @@ fn show<W: Write>(disk: &RemoteDisk, range: Range, lines: &mut Lines<W>) -> Resu
             }
         };
         for (part, kind) in extents.ranges(at) {
-            match kind.zero {
-                true => lines.zeroes(part.len).context("writing to standard output")?,
-                false => show_data(disk, part, lines)?,
+            match part.intersect(range) {
+                None => {}
+                Some(shown) if kind.zero => lines.zeroes(shown.len).context("writing to standard output")?,
+                Some(shown) => show_data(disk, part, shown, lines)?,
             }
         }
         at += extents.covered();
@@ -108,9 +112,12 @@ fn show<W: Write>(disk: &RemoteDisk, range: Range, lines: &mut Lines<W>) -> Resu
     Ok(())
 }
 
-fn show_data<W: Write>(disk: &RemoteDisk, range: Range, lines: &mut Lines<W>) -> Result<()> {
-    for step in range.split_at_multiples(STEP) {
+/// Shows a part of what is read.
+fn show_data<W: Write>(disk: &RemoteDisk, read: Range, shown: Range, lines: &mut Lines<W>) -> Result<()> {
+    for step in read.split_at_multiples(STEP) {
+        let Some(counts) = step.intersect(shown) else { continue };
         let data = disk.read(step).wait().with_context(|| format!("reading at {}", step.start))?;
+        let data = data.slice(counts.start - step.start, counts.len);
         for piece in data.pieces() {
             let shown = match piece {
                 Piece::Zeroes(count) => lines.zeroes(count),
