@@ -13,7 +13,7 @@ mod tracker;
 use crate::common::{
     control::Control,
     gate::Gate,
-    wrap::{export_name, stated},
+    wrap::{export_name, stated, stated_with_its_size},
 };
 use disk::{Backend, Client, Disk, Error, Facts, Filter, Io, Result, resize::Resizing};
 use file::Store;
@@ -266,7 +266,9 @@ impl Backend for Following {
             if client.looks {
                 let checkpoints = reactor::unblock(move || follow.glance(&export, size)).await??;
                 let facts = facts(next.facts(), &checkpoints)?;
-                return Ok(stated(facts, next));
+                // As the layer has it.
+                let keeps_size = next.resizing().is_some_and(Resizing::is_followed);
+                return Ok(if keeps_size { stated_with_its_size(facts, next) } else { stated(facts, next) });
             }
             let (tracker, checkpoints) = reactor::unblock(move || {
                 let tracker = follow.tracker(&export, size)?;
