@@ -64,7 +64,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::Bench(options) => bench::run(&options)?,
         Task::Man => man::make()?,
-        Task::Packages => packages::install()?,
+        Task::Packages => packages::provide()?,
     }
     Ok(ExitCode::SUCCESS)
 }

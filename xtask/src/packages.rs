@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -93,8 +93,43 @@ pub(crate) const NEEDED: &[Needed] = &[
 #[cfg(test)]
 const LARGE: &[&str] = &["go", "guestfish", "virt-df", "virt-v2v"];
 
+/// Packages of which tests need some files only, while to install them would bring dozens of others along. Each is unpacked
+/// into a directory of its name.
+const UNPACKED: &[&str] = &["virtnbdbackup"];
+
+/// Where.
+fn unpacked() -> PathBuf {
+    crate::run::target_dir().join("unpacked")
+}
+
+/// Fetches and unpacks what is not there yet. Where that fails, tests say that they are skipped.
+fn unpack() -> Result<()> {
+    for package in UNPACKED {
+        let place = unpacked().join(package);
+        if place.is_dir() {
+            continue;
+        }
+        std::fs::create_dir_all(unpacked())?;
+        let fresh = tempfile::tempdir_in(unpacked())?;
+        let script = "apt-get -q download \"$1\" && dpkg-deb -x \"$1\"_*.deb content";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "unpack", package]).current_dir(fresh.path()).stdin(Stdio::null());
+        match shell.status().is_ok_and(|status| status.success()) {
+            true => std::fs::rename(fresh.path().join("content"), &place)?,
+            false => println!("{package} could not be fetched"),
+        }
+    }
+    Ok(())
+}
+
+/// Sees to it that all is there.
+pub(crate) fn provide() -> Result<()> {
+    install()?;
+    unpack()
+}
+
 /// Installs the packages of programs that are missing. What is there already stays, whatever its version.
-pub(crate) fn install() -> Result<()> {
+fn install() -> Result<()> {
     let mut packages: Vec<&str> =
         NEEDED.iter().filter(|needed| !is_installed(needed.program)).map(|needed| needed.package).collect();
     packages.dedup();
@@ -164,7 +199,7 @@ pub(crate) fn is_installed(program: &str) -> bool {
         return Path::new(program).is_file();
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let admin = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    let admin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(admin).any(|dir| is_executable(&dir.join(program)))
 }
 

@@ -81,7 +81,7 @@ impl Tally {
 
 /// Runs everything.
 pub(crate) fn all(without_fuzzing: bool) -> Result<ExitCode> {
-    packages::install()?;
+    packages::provide()?;
     let mut tally = Tally::default();
     tally.step(run::cargo(&["fmt", "--all", "--check"]), "cargo fmt")?;
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
