@@ -22,11 +22,13 @@ const fn needed(program: &'static str, package: &'static str) -> Needed {
 pub(crate) const NEEDED: &[Needed] = &[
     needed("bash", "bash"),
     needed("hexdump", "bsdextrautils"),
+    needed("cp", "coreutils"),
     needed("dd", "coreutils"),
     needed("mkfifo", "coreutils"),
     needed("sha256sum", "coreutils"),
     needed("ldd", "libc-bin"),
     needed("curl", "curl"),
+    needed("sh", "dash"),
     needed("cmp", "diffutils"),
     needed("diff", "diffutils"),
     needed("fsck.vfat", "dosfstools"),
