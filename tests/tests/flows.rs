@@ -215,7 +215,7 @@ h.cache(4096, 0x5000)
 "#;
     let front = Server::ours(&format!("nbd uri={}", back.uri()));
     Run::new("nbdsh").arg("-u").arg(front.uri()).args(["-c", script]).end().good();
-    let log = back.log();
+    let (_, log) = back.stop();
     for request in [
         "Write id=1 offset=0x0 count=0x1000 fua=1 ",
         "Zero id=2 offset=0x1000 count=0x1000 trim=0 fua=0 fast=0 ",
