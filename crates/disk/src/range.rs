@@ -46,6 +46,14 @@ impl Range {
         (start < end).then(|| Range::new(start, end - start))
     }
 
+    /// The blocks of `block` bytes (not 0) that it touches, on a disk of `size` bytes, whose end may cut the last one short:
+    /// `10..25` in blocks of 8 is `8..32`.
+    pub fn whole_blocks(self, block: u64, size: u64) -> Range {
+        let start = self.start - self.start % block;
+        let end = self.end().checked_next_multiple_of(block).map_or(size, |end| end.min(size));
+        Range::new(start, end.saturating_sub(start))
+    }
+
     /// The pieces between multiples of `step` (not 0): `10..25` in steps of 8 is `10..16, 16..24, 24..25`.
     pub fn split_at_multiples(self, step: u64) -> impl Iterator<Item = Range> {
         let mut rest = self;
@@ -76,6 +84,16 @@ mod tests {
         let pieces: Vec<_> = Range::new(10, 15).split_at_multiples(8).collect();
         assert_eq!(pieces, [Range::new(10, 6), Range::new(16, 8), Range::new(24, 1)]);
         assert_eq!(Range::new(5, 0).split_at_multiples(8).count(), 0);
+    }
+
+    #[test]
+    fn whole_blocks_end_with_the_disk() {
+        let range = Range::new(10, 15);
+        assert_eq!(range.whole_blocks(8, 100), Range::new(8, 24));
+        assert_eq!(range.whole_blocks(8, 30), Range::new(8, 22));
+        assert_eq!(range.whole_blocks(1, 100), range);
+        assert_eq!(Range::new(16, 8).whole_blocks(8, 100), Range::new(16, 8));
+        assert_eq!(Range::new(u64::MAX - 1, 1).whole_blocks(512, u64::MAX).end(), u64::MAX);
     }
 
     #[test]

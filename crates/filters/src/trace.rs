@@ -192,9 +192,7 @@ impl Notes {
 
     fn write_down(&self, state: &mut State, Note { range, read, .. }: Note) {
         let State { writer: Some(writer), of: Some(Of { size, .. }), seen, .. } = state else { return };
-        let start = range.start - range.start % UNIT;
-        let end = range.end().next_multiple_of(UNIT).min(*size);
-        for new in seen.add(Range::new(start, end - start)) {
+        for new in seen.add(range.whole_blocks(UNIT, *size)) {
             let outcome = if read { writer.add(new) } else { Ok(seen.0.len() < file::MOST_PARTS) };
             if !outcome.goes_on(self) {
                 return self.stop(state);

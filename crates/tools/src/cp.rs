@@ -100,7 +100,7 @@ fn run(invocation: &Invocation, mut options: Options) -> Result<ExitCode> {
         let copied = match is_directory {
             true => cp.argument(path, into, None),
             false => {
-                let parent = into.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let parent = store::file::directory(into);
                 let Some(name) = into.file_name() else { bail!("{}: not a name for a file", into.display()) };
                 cp.argument(path, parent, Some(name))
             }

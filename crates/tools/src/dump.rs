@@ -87,10 +87,10 @@ fn show<W: Write>(disk: &RemoteDisk, range: Range, lines: &mut Lines<W>) -> Resu
     let mut mapped = disk.facts().extents;
     // Asked in whole blocks; of the first and the last, only what is in the range is shown.
     let block = u64::from(disk.facts().blocks.minimum).max(1);
-    let (mut at, last) =
-        (range.start - range.start % block, range.end().next_multiple_of(block).min(disk.size()));
+    let whole = range.whole_blocks(block, disk.size());
+    let mut at = whole.start;
     while at < range.end() {
-        let rest = Range::new(at, last - at);
+        let rest = Range::new(at, whole.end() - at);
         let extents = if mapped { disk.extents(rest, LIMIT).wait() } else { Ok(Extents::new()) };
         let extents = match extents {
             Ok(extents) if !extents.is_empty() => extents,

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use client::proto::meta_context::{BASE_ALLOCATION, STATE_HOLE, STATE_ZERO, describe};
+use client::proto::meta_context::{BASE_ALLOCATION, describe};
 use disk::{Kind, Range};
 use std::{
     ffi::OsString,
@@ -125,7 +125,7 @@ fn list(side: &Side<'_>) -> Result<ExitCode> {
 }
 
 fn item(Range { start, len }: Range, kind: Kind) -> String {
-    let value = u64::from(kind.hole) * STATE_HOLE + u64::from(kind.zero) * STATE_ZERO;
+    let value = walk::state(kind);
     let words = describe(BASE_ALLOCATION, value).unwrap_or_default();
     format!("{{ \"offset\": {start}, \"length\": {len}, \"type\": {value}, \"description\": \"{words}\" }}")
 }

@@ -2,6 +2,7 @@
 
 use crate::{command_line::Word, copy::endpoint::Endpoint};
 use anyhow::{Context, Result, bail};
+use client::proto::meta_context::{STATE_HOLE, STATE_ZERO};
 use disk::{Disk, Extents, Kind, Range};
 use std::{collections::VecDeque, sync::Arc};
 
@@ -27,6 +28,11 @@ pub(crate) fn names(words: &[Word]) -> Vec<String> {
         [a, b] if a == b => vec![format!("{a} (A)"), format!("{b} (B)")],
         _ => names,
     }
+}
+
+/// A kind of extent as a value of the context base:allocation.
+pub(crate) fn state(kind: Kind) -> u64 {
+    u64::from(kind.hole) * STATE_HOLE + u64::from(kind.zero) * STATE_ZERO
 }
 
 /// Goes over the extents of a disk.

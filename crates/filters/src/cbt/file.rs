@@ -83,7 +83,7 @@ impl Store {
     /// `ENOSPC` when there is no room for it; then nothing is left behind.
     pub(super) fn create(path: &Path, header: &Header) -> Result<Store> {
         let named = |e: io::Error| Error::from(e).context(format!("cbt-file={}", path.display()));
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = store::file::directory(path);
         // Under its own name only when it is whole.
         let unnamed = tempfile::Builder::new().prefix(".cbt-").tempfile_in(dir).map_err(named)?;
         let store = Store::of(unnamed.as_file().try_clone().map_err(named)?, path)?;

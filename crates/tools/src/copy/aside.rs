@@ -34,9 +34,7 @@ impl Aside {
     pub(crate) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.there, &self.path)?;
-        let directory =
-            self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        File::open(store::file::directory(&self.path))?.sync_all()
     }
 }
 

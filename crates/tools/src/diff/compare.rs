@@ -61,10 +61,8 @@ impl<'a> Side<'a> {
         if zero {
             return Reading { io: Io::ok(Data::zeroes(range.len)), skip: 0 };
         }
-        let skip = range.start % self.block();
-        let end = range.end().next_multiple_of(self.block()).min(self.disk.facts().size);
-        let start = range.start - skip;
-        Reading { io: self.disk.read(Range::new(start, end - start)), skip }
+        let whole = range.whole_blocks(self.block(), self.disk.facts().size);
+        Reading { io: self.disk.read(whole), skip: range.start - whole.start }
     }
 
     /// The data, or what went wrong; `Err` if nothing more can be expected of this side.

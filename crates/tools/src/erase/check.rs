@@ -10,8 +10,7 @@ use disk::{Disk, Extents, Kind, Range};
 /// The blocks that a part of a disk is in.
 fn whole_blocks(disk: &RemoteDisk, range: Range) -> Range {
     let block = u64::from(disk.facts().blocks.minimum).max(1);
-    let start = range.start - range.start % block;
-    Range::new(start, range.end().next_multiple_of(block).min(disk.size()) - start)
+    range.whole_blocks(block, disk.size())
 }
 
 /// Whether no part of the range takes space.

@@ -1,12 +1,13 @@
 //! What a metadata context says of an export, part by part or summed up.
 
-use crate::info::{color::Paint, json, server::Server};
+use crate::{
+    info::{color::Paint, json, server::Server},
+    walk,
+};
 use anyhow::{Context, Result, bail, ensure};
 use client::{
     RemoteDisk,
-    proto::meta_context::{
-        BASE_ALLOCATION, QEMU_ALLOCATION_DEPTH, QEMU_DIRTY_BITMAP, STATE_HOLE, STATE_ZERO, describe,
-    },
+    proto::meta_context::{BASE_ALLOCATION, QEMU_ALLOCATION_DEPTH, QEMU_DIRTY_BITMAP, describe},
 };
 use disk::{Disk, Range};
 use std::collections::BTreeMap;
@@ -162,10 +163,8 @@ fn ask(disk: &RemoteDisk, index: Option<usize>, range: Range) -> disk::Result<Ve
             list.into_iter().map(|status| (status.len, status.value)).collect()
         }
         None => {
-            let value =
-                |kind: disk::Kind| u64::from(kind.hole) * STATE_HOLE + u64::from(kind.zero) * STATE_ZERO;
             let extents = disk.extents(range, LIMIT).wait()?;
-            extents.iter().map(|extent| (extent.len, value(extent.kind))).collect()
+            extents.iter().map(|extent| (extent.len, walk::state(extent.kind))).collect()
         }
     })
 }

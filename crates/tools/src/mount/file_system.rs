@@ -108,9 +108,7 @@ impl FileSystem {
 
     /// The whole blocks that the range touches.
     fn blocks(&self, range: Range) -> Range {
-        let start = range.start - range.start % self.block;
-        let end = range.end().next_multiple_of(self.block).min(self.disk.size());
-        Range::new(start, end - start)
+        range.whole_blocks(self.block, self.disk.size())
     }
 
     fn read(&self, offset: u64, length: u64, ahead: bool) -> Answer<Data> {
